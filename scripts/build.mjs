@@ -1,0 +1,46 @@
+// dist/bin, dist/bench: bundles that start fast; dist/lib: modules and types for programs that import our Layers.
+//   node scripts/build.mjs [--lib]
+import { build } from "esbuild"
+import { spawnSync } from "node:child_process"
+import { chmodSync, existsSync, readFileSync, rmSync } from "node:fs"
+import { dirname, join } from "node:path"
+import { fileURLToPath } from "node:url"
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..")
+const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"))
+rmSync(join(root, "dist"), { recursive: true, force: true })
+
+await build({
+  absWorkingDir: root,
+  entryPoints: [
+    "bin/firezone-headless-client.ts",
+    ...(existsSync(join(root, "bench/bench.ts")) ? ["bench/bench.ts"] : [])
+  ],
+  outdir: "dist",
+  outbase: ".",
+  bundle: true,
+  splitting: true,
+  format: "esm",
+  platform: "node",
+  target: "node20",
+  sourcemap: "linked",
+  sourcesContent: false,
+  legalComments: "linked",
+  // Native code is loaded from where npm put it.
+  external: ["koffi"],
+  define: { __VERSION__: JSON.stringify(version) },
+  banner: {
+    js:
+      "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);"
+  },
+  logLevel: "warning"
+})
+chmodSync(join(root, "dist/bin/firezone-headless-client.js"), 0o755)
+
+if (process.argv.includes("--lib")) {
+  const result = spawnSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.build.json"], {
+    cwd: root,
+    stdio: "inherit"
+  })
+  process.exit(result.status ?? 1)
+}

@@ -1,0 +1,49 @@
+import * as Context from "effect/Context"
+import * as Data from "effect/Data"
+import type * as Effect from "effect/Effect"
+import type { SocketAddress } from "../model/Route.ts"
+import type { RouteError } from "./RouteResolver.ts"
+import type { ConnectTimedOut, RoutingLoopPreventionFailed, SocketFailed } from "./SocketFactory.ts"
+
+export class DnsTimedOut extends Data.TaggedError("DnsTimedOut")<{ readonly resolver: SocketAddress }> {
+  override get message(): string {
+    return `the DNS server ${this.resolver.text} did not answer in time`
+  }
+}
+
+/** The answer was not one: too short, or the connection ended inside it. */
+export class DnsMalformed extends Data.TaggedError("DnsMalformed")<{ readonly resolver: SocketAddress }> {
+  override get message(): string {
+    return `the DNS server ${this.resolver.text} sent something that is no answer`
+  }
+}
+
+export type DnsSocketError =
+  | DnsTimedOut
+  | DnsMalformed
+  | SocketFailed
+  | RoutingLoopPreventionFailed
+  | ConnectTimedOut
+  | RouteError
+
+/**
+ * One exchange with a resolver outside the tunnel, from a socket and source port of its own (RFC 5452 section 9.2), with
+ * the source address that the shared route cache names.
+ */
+export class DnsSocket extends Context.Tag("firezone-headless-client/services/DnsSocket")<DnsSocket, {
+  /**
+   * Sends `query` once and returns the first datagram from exactly `resolver` with the id of the query; others are
+   * ignored. `timeoutMillis` defaults to 5000.
+   */
+  readonly udp: (
+    query: Uint8Array,
+    resolver: SocketAddress,
+    timeoutMillis?: number
+  ) => Effect.Effect<Uint8Array, DnsSocketError>
+  /** The same over a TCP connection of its own, with the 2-byte length framing of RFC 7766. */
+  readonly tcp: (
+    query: Uint8Array,
+    resolver: SocketAddress,
+    timeoutMillis?: number
+  ) => Effect.Effect<Uint8Array, DnsSocketError>
+}>() {}

@@ -1,0 +1,60 @@
+import * as Context from "effect/Context"
+import * as Data from "effect/Data"
+import type * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type * as net from "node:net"
+import type { SyscallError } from "../ffi/SyscallError.ts"
+import type { IpAddress, SocketAddress } from "../model/Route.ts"
+import type { RouteError } from "./RouteResolver.ts"
+
+/** Our own packets would enter the tunnel again; retrying cannot help (host spec section 10.1). */
+export class RoutingLoopPreventionFailed extends Data.TaggedError("RoutingLoopPreventionFailed")<{
+  readonly cause: SyscallError
+}> {
+  override get message(): string {
+    return `cannot keep our own packets out of the tunnel: ${this.cause.message}`
+  }
+}
+
+export class SocketFailed extends Data.TaggedError("SocketFailed")<{
+  /** What was tried, such as `bind 0.0.0.0:52625`. */
+  readonly operation: string
+  readonly cause: SyscallError
+}> {
+  override get message(): string {
+    return `${this.operation}: ${this.cause.message}`
+  }
+}
+
+export class ConnectTimedOut extends Data.TaggedError("ConnectTimedOut")<{ readonly remote: SocketAddress }> {
+  override get message(): string {
+    return `no answer from ${this.remote.text} within 5 s`
+  }
+}
+
+export interface DescriptorOptions {
+  /** Bytes asked of the kernel; it may clamp. */
+  readonly sendBuffer?: number
+  readonly receiveBuffer?: number
+}
+
+/** UDP and TCP sockets whose packets stay outside the tunnel (mark on Linux, pinned source on Windows). */
+export class SocketFactory extends Context.Tag("firezone-headless-client/services/SocketFactory")<SocketFactory, {
+  /**
+   * A non-blocking, unconnected UDP socket bound to `local`; closed by the scope. IPv6 sockets are V6ONLY and prefer
+   * stable source addresses.
+   */
+  readonly udp: (
+    local: SocketAddress,
+    options?: DescriptorOptions
+  ) => Effect.Effect<number, SocketFailed | RoutingLoopPreventionFailed, Scope.Scope>
+  /**
+   * Connects from the source that the route cache names, within 5 s, `TCP_NODELAY` on. The socket belongs to the caller,
+   * who destroys it; interruption while connecting leaves nothing open.
+   */
+  readonly tcp: (
+    remote: SocketAddress
+  ) => Effect.Effect<net.Socket, SocketFailed | RoutingLoopPreventionFailed | ConnectTimedOut | RouteError>
+  /** The local address that a datagram to `destination` would be sent from. */
+  readonly sourceFor: (destination: IpAddress) => Effect.Effect<IpAddress, RouteError>
+}>() {}

@@ -15,7 +15,10 @@ export default class CountingReporter implements Reporter {
     for (const module of modules) {
       if (!module.ok() && module.children.size === 0) failed += 1
       const visit = (suite: TestModule | TestSuite): void => {
-        for (const child of suite.children) child.type === "test" ? count(child) : visit(child)
+        for (const child of suite.children) {
+          if (child.type === "test") count(child)
+          else visit(child)
+        }
       }
       visit(module)
     }

@@ -1,0 +1,392 @@
+/**
+ * A small Internet in network namespaces.
+ *
+ *                 wifi0  192.168.10.2 --[ natw 203.0.113.10 ]--+
+ *   [ client ]                                                 |            203.0.113.2  portal
+ *                 lan0   192.168.20.2 --[ natl 203.0.113.20 ]--+--[ inet ]  203.0.113.3, .4  relays
+ *                                                              |            203.0.113.5  public DNS
+ *   [ res ]-- 172.20.0.0/24 --[ gw ] 10.0.30.2 --[ natg 203.0.113.30 ]--+
+ *
+ * IPv6: inet 2001:db8::/64; 2001:db8:10::/64 (wifi), :20: (lan) and :30: (gw) are routed behind stateful firewalls,
+ * without NAT; res has fd20::/64. Every host has its own /run and /etc besides its network, so nothing of a daemon that
+ * runs on one is seen by another host or by this machine.
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import { LabError } from "./LabError.ts"
+import { type Daemon, daemon, end, isAlive, must, type Output, quietly, run, type RunOptions } from "./processes.ts"
+
+export const hosts = ["client", "natw", "natl", "natg", "inet", "gw", "res"] as const
+export type HostName = (typeof hosts)[number]
+export type Router = "natw" | "natl" | "natg"
+export type Uplink = "wifi" | "lan"
+export type NatType = "home" | "symmetric" | "fullcone" | "udp-relay-only" | "udp-blocked"
+
+export const addresses = {
+  portal: "203.0.113.2",
+  portalPort: 8081,
+  relay4: "203.0.113.3",
+  relay6: "2001:db8::3",
+  secondRelay4: "203.0.113.4",
+  secondRelay6: "2001:db8::4",
+  dns4: "203.0.113.5",
+  gateway4: "10.0.30.2",
+  resource4: "172.20.0.10",
+  resource6: "fd20::10",
+  resourceNetwork4: "172.20.0.0/24",
+  resourceNetwork6: "fd20::/64"
+} as const
+
+const insideOf: { readonly [router in Router]: string } = {
+  natw: "192.168.10.2",
+  natl: "192.168.20.2",
+  natg: "10.0.30.2"
+}
+const uplinks = {
+  wifi: { device: "wifi0", n: 10, metric: 600 },
+  lan: { device: "lan0", n: 20, metric: 100 }
+} as const
+
+export interface Topology {
+  readonly name: string
+  /** A folder for logs and sockets that every host sees; removed with the lab. */
+  readonly folder: string
+  readonly argv: (host: HostName, command: ReadonlyArray<string>) => ReadonlyArray<string>
+  readonly run: (
+    host: HostName,
+    command: ReadonlyArray<string>,
+    options?: RunOptions
+  ) => Effect.Effect<Output, LabError>
+  readonly must: (
+    host: HostName,
+    command: ReadonlyArray<string>,
+    options?: RunOptions
+  ) => Effect.Effect<Output, LabError>
+  /** A process on a host with its output in `folder/name.log`; the scope ends it. */
+  readonly daemon: (
+    host: HostName,
+    name: string,
+    command: ReadonlyArray<string>,
+    env?: Readonly<Record<string, string>>
+  ) => Effect.Effect<Daemon, LabError, Scope.Scope>
+  readonly nat: (router: Router, type: NatType) => Effect.Effect<void, LabError>
+  /** Random loss of forwarded UDP in per cent; 0 for none. */
+  readonly loss: (router: Router, percent: number) => Effect.Effect<void, LabError>
+  /** Makes one uplink the preferred default route; `none` goes back to the uplinks' own metrics. */
+  readonly roam: (to: Uplink | "none") => Effect.Effect<void, LabError>
+  readonly plug: (uplink: Uplink) => Effect.Effect<void, LabError>
+  readonly unplug: (uplink: Uplink) => Effect.Effect<void, LabError>
+  /** Forgets every mapping of a router. */
+  readonly rebind: (router: Router) => Effect.Effect<void, LabError>
+}
+
+const PREFIX = "fzlab"
+const namespaceOf = (lab: string, host: string): string => `${lab}-${host}`
+const folderOf = (lab: string): string => path.join(os.tmpdir(), `${lab}.lab`)
+
+/** Ends everything in the lab's namespaces by pid, then removes namespaces and folder. Runs to the end once begun. */
+export const remove = (lab: string): Effect.Effect<void> =>
+  Effect.uninterruptible(Effect.gen(function*() {
+    const namespaces = quietly(["ip", "netns", "list"]).split("\n").map((line) => line.split(" ", 1)[0] ?? "")
+      .filter((name) => name.startsWith(`${lab}-`))
+    const pids = namespaces.flatMap((name) =>
+      quietly(["ip", "netns", "pids", name]).split("\n").filter((line) => line !== "").map(Number)
+    )
+    yield* end(pids, 3000)
+    for (const name of namespaces) quietly(["ip", "netns", "del", name])
+    fs.rmSync(folderOf(lab), { recursive: true, force: true })
+  }))
+
+/**
+ * Labs of this machine: those of `lab run` carry their owner's pid, `fzlab-up` is the one that `lab up` leaves running.
+ */
+const labs = (): ReadonlyArray<string> => [
+  ...new Set([
+    ...quietly(["ip", "netns", "list"]).split("\n").map((line) => /^(fzlab[0-9]+|fzlabup)-/.exec(line)?.[1]),
+    ...fs.readdirSync(os.tmpdir()).map((name) => /^(fzlab[0-9]+|fzlabup)\.lab$/.exec(name)?.[1])
+  ].filter((name) => name !== undefined))
+]
+
+/** Removes what labs left whose owner was killed. */
+export const removeLeftovers = Effect.gen(function*() {
+  for (const lab of labs()) {
+    const owner = Number(/[0-9]+$/.exec(lab)?.[0])
+    if (lab !== PERSISTENT && owner !== process.pid && !isAlive(owner)) yield* remove(lab)
+  }
+})
+
+/** The lab of `lab up`. */
+export const PERSISTENT = `${PREFIX}up`
+export const ownName = (): string => `${PREFIX}${process.pid}`
+export const exists = (lab: string): boolean => labs().includes(lab)
+
+const linkCommands = (ns: (host: HostName) => string): string => `
+link add wifi0 netns ${ns("client")} type veth peer name lan0 netns ${ns("natw")}
+link add lan0 netns ${ns("client")} type veth peer name lan0 netns ${ns("natl")}
+link add eth0 netns ${ns("gw")} type veth peer name lan0 netns ${ns("natg")}
+link add wan0 netns ${ns("natw")} type veth peer name pw netns ${ns("inet")}
+link add wan0 netns ${ns("natl")} type veth peer name pl netns ${ns("inet")}
+link add wan0 netns ${ns("natg")} type veth peer name pg netns ${ns("inet")}
+link add eth0 netns ${ns("res")} type veth peer name res0 netns ${ns("gw")}
+`
+
+const inetCommands = (): string =>
+  [
+    "link add br0 type bridge mcast_snooping 0",
+    "link set br0 up",
+    ...["pw", "pl", "pg"].flatMap((port) => [`link set ${port} master br0`, `link set ${port} up`]),
+    "link set lo up",
+    ...[1, 2, 3, 4, 5].flatMap((
+      n
+    ) => [`addr add 203.0.113.${n}/24 dev br0`, `addr add 2001:db8::${n}/64 dev br0 nodad`]),
+    ...[10, 20, 30].map((n) => `route add 2001:db8:${n}::/64 via 2001:db8::${n}`)
+  ].join("\n")
+
+const routerCommands = (n: number, lan: string): string => `
+link set lo up
+link set lan0 up
+link set wan0 up
+addr add ${lan}.1/24 dev lan0
+addr add 2001:db8:${n}::1/64 dev lan0 nodad
+addr add 203.0.113.${n}/24 dev wan0
+addr add 2001:db8::${n}/64 dev wan0 nodad
+route add default via 203.0.113.1
+route add default via 2001:db8::1
+`
+
+const gatewayCommands = `
+link set lo up
+link set eth0 up
+addr add 10.0.30.2/24 dev eth0
+addr add 2001:db8:30::2/64 dev eth0 nodad
+route add default via 10.0.30.1
+route add default via 2001:db8:30::1
+link set res0 up
+addr add 172.20.0.1/24 dev res0
+addr add fd20::1/64 dev res0 nodad
+`
+
+const resourceCommands = `
+link set lo up
+link set eth0 up
+addr add 172.20.0.10/24 dev eth0
+addr add 172.20.0.53/24 dev eth0
+addr add fd20::10/64 dev eth0 nodad
+addr add fd20::53/64 dev eth0 nodad
+route add default via 172.20.0.1
+route add default via fd20::1
+`
+
+/** nft 1.0.6 wants `;` or a newline before every closing brace. */
+const natRules = (router: Router, type: NatType): string => {
+  const relays4 = `{ ${addresses.relay4}, ${addresses.secondRelay4} }`
+  const relays6 = `{ ${addresses.relay6}, ${addresses.secondRelay6} }`
+  const destination = type === "fullcone" ? `iifname wan0 udp dport 1024-65535 dnat to ${insideOf[router]};` : ""
+  const firewall = type === "udp-relay-only"
+    ? `oifname wan0 meta l4proto udp ip daddr != ${relays4} drop; oifname wan0 meta l4proto udp ip6 daddr != ${relays6} drop;`
+    : type === "udp-blocked"
+    ? "oifname wan0 meta l4proto udp drop;"
+    : ""
+  return `flush ruleset
+table ip nat {
+  chain pre { type nat hook prerouting priority dstnat; policy accept; ${destination} }
+  chain post { type nat hook postrouting priority srcnat; policy accept; oifname wan0 masquerade${
+    type === "symmetric" ? " fully-random" : ""
+  }; }
+}
+table inet fw {
+  chain loss { }
+  chain forward { type filter hook forward priority filter; policy drop;
+    jump loss
+    ${firewall}
+    ct state established,related accept
+    iifname lan0 accept
+    ct status dnat accept
+    meta l4proto ipv6-icmp accept
+  }
+}
+`
+}
+
+/** Keeps a host's mount and UTS namespace open; `argv` enters it. */
+const holderScript = `
+hostname "$1"
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -p /run/dbus /run/lock /run/wireguard /run/lab/up /run/lab/wk
+mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/lab/up,workdir=/run/lab/wk /etc
+rm -f /etc/resolv.conf
+echo "nameserver ${addresses.dns4}" > /etc/resolv.conf
+: > "$2"
+exec sleep infinity`
+
+const requirePrivileges: Effect.Effect<void, LabError> = Effect.suspend(() =>
+  process.platform !== "linux"
+    ? Effect.fail(new LabError({ what: "the lab needs Linux", why: "it builds network namespaces" }))
+    : process.getuid?.() !== 0
+    ? Effect.fail(
+      new LabError({ what: "the lab needs root", why: "it builds network namespaces; try again with sudo" })
+    )
+    : !fs.existsSync("/dev/net/tun")
+    ? Effect.fail(
+      new LabError({ what: "the lab needs /dev/net/tun", why: "this machine or container has no TUN driver" })
+    )
+    : Effect.void
+)
+
+/** How to reach the hosts of a lab that exists. */
+export const attach = (lab: string): Topology => {
+  const folder = folderOf(lab)
+  const ns = (host: HostName): string => namespaceOf(lab, host)
+  const argv = (host: HostName, command: ReadonlyArray<string>): ReadonlyArray<string> => {
+    const pid = fs.readFileSync(path.join(folder, `${host}.pid`), "utf8").trim()
+    // `nsenter -m` leaves us in `/`.
+    return [
+      "nsenter",
+      "-t",
+      pid,
+      "-m",
+      "-u",
+      "-n",
+      "--",
+      "sh",
+      "-c",
+      "cd \"$0\" && exec \"$@\"",
+      process.cwd(),
+      ...command
+    ]
+  }
+  const inNamespace = (host: HostName, command: ReadonlyArray<string>) => ["ip", "netns", "exec", ns(host), ...command]
+  const batch = (host: HostName, commands: string) =>
+    must(`network of ${host}`, ["ip", "-n", ns(host), "-batch", "-"], { input: commands })
+  const rebind = (router: Router) => Effect.asVoid(run(inNamespace(router, ["conntrack", "-F"])))
+  const defaults = (uplink: Uplink, verb: string, metric: number): string => {
+    const { device, n } = uplinks[uplink]
+    return `route ${verb} default via 192.168.${n}.1 dev ${device} metric ${metric}
+route ${verb} default via 2001:db8:${n}::1 dev ${device} metric ${metric}
+`
+  }
+  return {
+    name: lab,
+    folder,
+    argv,
+    run: (host, command, options) => Effect.suspend(() => run(argv(host, command), options)),
+    must: (host, command, options) =>
+      Effect.suspend(() => must(`${command[0] ?? ""} on ${host}`, argv(host, command), options)),
+    daemon: (host, name, command, env) =>
+      Effect.suspend(() => daemon(argv(host, command), path.join(folder, `${name}.log`), env)),
+    nat: (router, type) =>
+      must(`NAT of ${router}`, inNamespace(router, ["nft", "-f", "-"]), { input: natRules(router, type) }).pipe(
+        Effect.zipRight(rebind(router))
+      ),
+    loss: (router, percent) =>
+      must(`loss on ${router}`, inNamespace(router, ["nft", "-f", "-"]), {
+        input: `flush chain inet fw loss\n${
+          percent === 0 ? "" : `add rule inet fw loss meta l4proto udp numgen random mod 100 < ${percent} drop\n`
+        }`
+      }).pipe(Effect.asVoid),
+    roam: (to) =>
+      Effect.gen(function*() {
+        for (const uplink of ["wifi", "lan"] as const) {
+          for (const line of defaults(uplink, "del", 50).trim().split("\n")) {
+            yield* run(["ip", "-n", ns("client"), ...line.split(" ")])
+          }
+        }
+        if (to !== "none") {
+          yield* batch("client", defaults(to, "add", 50))
+        }
+      }),
+    plug: (uplink) => {
+      const { device, metric, n } = uplinks[uplink]
+      return Effect.asVoid(batch(
+        "client",
+        `link set ${device} up
+addr replace 192.168.${n}.2/24 dev ${device}
+addr replace 2001:db8:${n}::2/64 dev ${device} nodad
+${defaults(uplink, "replace", metric)}`
+      ))
+    },
+    unplug: (uplink) => Effect.asVoid(batch("client", `link set ${uplinks[uplink].device} down\n`)),
+    rebind
+  }
+}
+
+/** Builds the lab; the caller removes it. */
+export const create = (lab: string): Effect.Effect<Topology, LabError> =>
+  Effect.gen(function*() {
+    yield* requirePrivileges
+    const folder = folderOf(lab)
+    // 0700: the folder holds logs and control sockets, in a directory that everybody can write to.
+    yield* Effect.try({
+      try: () => fs.mkdirSync(folder, { mode: 0o700 }),
+      catch: (error) => new LabError({ what: `cannot create ${folder}`, why: (error as Error).message })
+    })
+    const ns = (host: HostName): string => namespaceOf(lab, host)
+    const topology = attach(lab)
+    for (const host of hosts) {
+      yield* must(`namespace of ${host}`, ["ip", "netns", "add", ns(host)])
+      const forwards = host !== "client" && host !== "res"
+      yield* must(`kernel settings of ${host}`, [
+        "ip",
+        "netns",
+        "exec",
+        ns(host),
+        "sysctl",
+        "-qw",
+        "net.ipv6.conf.default.accept_dad=0",
+        "net.ipv6.conf.all.accept_dad=0",
+        ...(forwards ? ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] : [])
+      ])
+      yield* holder(lab, host)
+    }
+    yield* must("links", ["ip", "-batch", "-"], { input: linkCommands(ns) })
+    const batch = (host: HostName, commands: string) =>
+      must(`network of ${host}`, ["ip", "-n", ns(host), "-batch", "-"], { input: commands })
+    yield* batch("inet", inetCommands())
+    yield* batch("natw", routerCommands(10, "192.168.10"))
+    yield* batch("natl", routerCommands(20, "192.168.20"))
+    yield* batch("natg", routerCommands(30, "10.0.30"))
+    yield* batch("gw", gatewayCommands)
+    yield* batch("res", resourceCommands)
+    yield* batch("client", "link set lo up\n")
+    yield* topology.plug("wifi")
+    yield* topology.plug("lan")
+    for (const router of ["natw", "natl", "natg"] as const) yield* topology.nat(router, "home")
+    for (const host of hosts) {
+      const ready = path.join(folder, `${host}.ready`)
+      for (let waited = 0; !fs.existsSync(ready); waited += 10) {
+        if (waited > 5000) return yield* new LabError({ what: `host ${host}`, why: "did not come up within 5 s" })
+        yield* Effect.sleep(10)
+      }
+    }
+    return topology
+  }).pipe(Effect.onError(() => remove(lab)))
+
+/** Starts the process that holds a host's namespaces; it outlives us, `remove` ends it. */
+const holder = (lab: string, host: HostName): Effect.Effect<void, LabError> =>
+  Effect.gen(function*() {
+    const folder = folderOf(lab)
+    const script =
+      `ip netns exec "$1" unshare -m -u --propagation private sh -c "$2" sh "$3" "$4" </dev/null >/dev/null 2>&1 &
+echo $! > "$5"`
+    yield* must(`host ${host}`, [
+      "sh",
+      "-c",
+      script,
+      "sh",
+      namespaceOf(lab, host),
+      holderScript,
+      host,
+      path.join(folder, `${host}.ready`),
+      path.join(folder, `${host}.pid`)
+    ])
+  })
+
+/** A lab that lives as long as the scope; leftovers of killed ones are removed first. */
+export const scoped: Effect.Effect<Topology, LabError, Scope.Scope> = Effect.gen(function*() {
+  yield* requirePrivileges
+  yield* removeLeftovers
+  return yield* Effect.acquireRelease(create(ownName()), (topology) => remove(topology.name))
+})

@@ -1,0 +1,157 @@
+/** The command line: arguments and environment in, a program and its exit code out. */
+import * as Args from "@effect/cli/Args"
+import * as CliConfig from "@effect/cli/CliConfig"
+import * as Command from "@effect/cli/Command"
+import * as Options from "@effect/cli/Options"
+import * as ValidationError from "@effect/cli/ValidationError"
+import * as NodeContext from "@effect/platform-node/NodeContext"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import type * as Redacted from "effect/Redacted"
+import { parseIp } from "../protocol/wire/address.ts"
+import type { ClientSettings } from "../services/ClientConfig.ts"
+import { rootHelp, routeHelp } from "./help.ts"
+import { clientOptions } from "./options.ts"
+import { version } from "./version.ts"
+
+export const NAME = "firezone-headless-client"
+
+export const EXIT = {
+  done: 0,
+  failed: 1,
+  usage: 2,
+  signedOut: 3,
+  noTunnel: 4,
+  portalUnreachable: 5,
+  interrupted: 130
+} as const
+
+const exitCodes: { readonly [tag: string]: number } = {
+  TokenRejected: EXIT.signedOut,
+  TunFailed: EXIT.noTunnel,
+  RoutingLoopPreventionFailed: EXIT.noTunnel,
+  RetriesExhausted: EXIT.portalUnreachable,
+  UsageError: EXIT.usage
+}
+
+/** Long and short names of the client's options; a test keeps them equal to what the parser takes. */
+export const knownFlags: ReadonlySet<string> = new Set(
+  ("--api-url -u --firezone-name --firezone-id -i --token-path --log-dir -l --max-partition-time -m --dns-control "
+    + "--activate-internet-resource --check --exit --inc-buf --tun-name --state-dir --control-socket --no-offloads --aead "
+    + "--no-telemetry --metrics --otlp-grpc-endpoint --flow-logs").split(" ")
+)
+
+/** What @effect/cli would explain badly: an unknown option (it blames the subcommand) and a token on the command line. */
+export const complaint = (args: ReadonlyArray<string>): string | undefined => {
+  const token = args.findIndex((arg) => arg === "--token" || arg.startsWith("--token="))
+  if (token >= 0 && !args.slice(0, token).includes("--")) {
+    return "the token cannot be an option, every user could read it: set FIREZONE_TOKEN or use --token-path FILE"
+  }
+  const first = args[0]?.split("=", 1)[0]
+  return first !== undefined && first.startsWith("-") && !knownFlags.has(first)
+    ? `unknown option ${first}; see ${NAME} --help`
+    : undefined
+}
+
+/** What a program needs of the process: `bin` fills it, tests replace it. */
+export interface ProcessInput {
+  /** Without the executable and the script. */
+  readonly args: ReadonlyArray<string>
+  /** `FIREZONE_TOKEN`, already taken out of the environment. */
+  readonly token: Redacted.Redacted | undefined
+}
+
+// The programs are imported when they run: `--help` must not wait for WebSockets and native libraries.
+const client = (settings: ClientSettings, token: Redacted.Redacted | undefined) =>
+  Effect.flatMap(Effect.promise(() => import("./wiring.ts")), (wiring) => wiring.runClient(settings, token))
+
+const command = (token: Redacted.Redacted | undefined) => {
+  const root = Command.make(NAME, { settings: clientOptions }, ({ settings }) => client(settings, token))
+  const standalone = Command.make(
+    "standalone",
+    {},
+    () => Effect.flatMap(root, ({ settings }) => client(settings, token))
+  )
+  const explain = Command.make(
+    "explain",
+    { address: Args.text({ name: "ADDRESS" }), json: Options.boolean("json") },
+    ({ address, json }) =>
+      Effect.gen(function*() {
+        const destination = parseIp(address)
+        if (destination === undefined) {
+          process.stderr.write(`${NAME}: "${address}" is not an IP address\n`)
+          return yield* Effect.fail({ _tag: "UsageError", reported: true })
+        }
+        const { settings } = yield* root
+        const wiring = yield* Effect.promise(() => import("./wiring.ts"))
+        return yield* wiring.runRouteExplain(settings, destination, json)
+      })
+  )
+  const route = Command.make("route", {}, () => Effect.sync(() => process.stdout.write(routeHelp))).pipe(
+    Command.withSubcommands([explain])
+  )
+  return Command.withSubcommands(root, [standalone, route])
+}
+
+const wantsHelp = (args: ReadonlyArray<string>): boolean =>
+  args.slice(0, args.includes("--") ? args.indexOf("--") : args.length).some((arg) => arg === "-h" || arg === "--help")
+
+/** The exit code of a program that ended, and what to tell a person about it, if it has not been told. */
+export const outcome = (exit: Exit.Exit<unknown, unknown>): { readonly code: number; readonly message?: string } => {
+  if (Exit.isSuccess(exit)) return { code: EXIT.done }
+  if (Cause.isInterruptedOnly(exit.cause)) return { code: EXIT.done }
+  const failure = Cause.failureOption(exit.cause)
+  if (Option.isSome(failure)) {
+    const error = failure.value as { readonly _tag?: string; readonly message?: string; readonly reported?: boolean }
+    // @effect/cli has printed those.
+    if (ValidationError.isValidationError(error)) return { code: EXIT.usage }
+    const code = exitCodes[error._tag ?? ""] ?? EXIT.failed
+    return error.reported === true ? { code } : { code, message: describe(error) }
+  }
+  return { code: EXIT.failed, message: `internal error:\n${Cause.pretty(exit.cause)}` }
+}
+
+/** The messages of an error and its causes, joined by `: `, without repeating what an outer one already says. */
+export const describe = (error: unknown): string => {
+  const parts: Array<string> = []
+  for (let current = error, depth = 0; current !== undefined && current !== null && depth < 8; depth++) {
+    const text = current instanceof Error || typeof (current as { message?: unknown }).message === "string"
+      ? (current as { message: string }).message
+      : String(current)
+    if (text !== "" && !parts.some((part) => part.includes(text))) parts.push(text)
+    current = (current as { readonly cause?: unknown }).cause
+  }
+  return parts.join(": ")
+}
+
+/** Runs a command to its exit code; interruption of the returned effect is a clean stop. */
+export const run = (input: ProcessInput): Effect.Effect<number> =>
+  Effect.gen(function*() {
+    const { args } = input
+    if (args[0] === "lab") {
+      const lab = yield* Effect.promise(() => import("../lab/cli.ts"))
+      return yield* lab.run(args.slice(1))
+    }
+    if (args[0] === "help" || wantsHelp(args)) {
+      process.stdout.write(args[0] === "route" ? routeHelp : rootHelp(version, "auto"))
+      return EXIT.done
+    }
+    if (args.includes("--version") || args.includes("-V")) {
+      process.stdout.write(`${NAME} ${version}\n`)
+      return EXIT.done
+    }
+    const wrong = complaint(args)
+    if (wrong !== undefined) {
+      process.stderr.write(`${NAME}: ${wrong}\n`)
+      return EXIT.usage
+    }
+    const exit = yield* Command.run(command(input.token), { name: NAME, version })(["node", NAME, ...args]).pipe(
+      Effect.provide([NodeContext.layer, CliConfig.layer({ showBuiltIns: false, isCaseSensitive: true })]),
+      Effect.exit
+    )
+    const { code, message } = outcome(exit)
+    if (message !== undefined) process.stderr.write(`${NAME}: ${message}\n`)
+    return code
+  })

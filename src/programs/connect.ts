@@ -1,0 +1,76 @@
+/** Runs the client until it is told to stop or cannot go on. */
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
+import { ClientConfig } from "../services/ClientConfig.ts"
+import { DeviceIdentity } from "../services/DeviceIdentity.ts"
+import { TokenStore } from "../services/TokenStore.ts"
+import { Tunnel, type TunnelEvent } from "../services/Tunnel.ts"
+
+/** One line per change that an operator cares about; names and addresses only where the log rules allow them. */
+const report = (event: TunnelEvent): Effect.Effect<void> => {
+  switch (event._tag) {
+    case "SignedIn":
+      return Effect.logInfo("signed in to the portal")
+    case "PortalLost":
+      return Effect.logWarning("portal connection lost, existing access goes on").pipe(
+        Effect.annotateLogs({ reason: event.reason, retryInMillis: event.retryInMillis })
+      )
+    case "InterfaceUp":
+      return Effect.logInfo("tunnel interface is up").pipe(
+        Effect.annotateLogs({ ipv4: event.ipv4, ipv6: event.ipv6 })
+      )
+    case "ResourcesUpdated":
+      return Effect.logInfo("resources updated").pipe(
+        Effect.annotateLogs({
+          resources: event.resources.length,
+          online: event.resources.filter(({ status }) => status === "Online").length
+        })
+      )
+    case "PeerConnected":
+      return Effect.logInfo("connected to a gateway").pipe(
+        Effect.annotateLogs({
+          peer: event.peer.peer,
+          path: event.peer.path?.kind ?? "unknown",
+          ...(event.peer.rttMillis === undefined ? {} : { rttMillis: Math.round(event.peer.rttMillis * 10) / 10 })
+        })
+      )
+    case "PeerLost":
+      return Effect.logInfo("connection to a gateway ended").pipe(
+        Effect.annotateLogs({ peer: event.peer, reason: event.reason })
+      )
+    case "AllGatewaysOffline":
+      return Effect.logWarning("every gateway of the resource is offline").pipe(
+        Effect.annotateLogs({ resource: event.resourceId })
+      )
+    case "GatewayVersionMismatch":
+      return Effect.logWarning("no gateway of the resource is compatible with this client").pipe(
+        Effect.annotateLogs({ resource: event.resourceId })
+      )
+    case "Reset":
+      return Effect.logInfo("starting over on the new network").pipe(Effect.annotateLogs({ reason: event.reason }))
+  }
+}
+
+export const connect = Effect.gen(function*() {
+  const config = yield* ClientConfig
+  const device = yield* (yield* DeviceIdentity).facts
+  const token = yield* (yield* TokenStore).read
+  if (config.check) return yield* Effect.logInfo("configuration is valid")
+  yield* Effect.scoped(Effect.gen(function*() {
+    const session = yield* (yield* Tunnel).start({ token, device })
+    const firstInterface = yield* Deferred.make<void>()
+    yield* session.events.pipe(
+      Stream.runForEach((event) =>
+        Effect.zipRight(
+          report(event),
+          event._tag === "InterfaceUp" ? Deferred.succeed(firstInterface, undefined) : Effect.void
+        )
+      ),
+      Effect.annotateLogs("module", "tunnel"),
+      Effect.forkScoped
+    )
+    yield* Effect.addFinalizer(() => Effect.logInfo("stopping"))
+    yield* config.exit ? Effect.raceFirst(Deferred.await(firstInterface), session.failed) : session.failed
+  }))
+})

@@ -1,0 +1,52 @@
+/** What `--help` prints. Hidden options (host spec section 2.1) stay out; a test compares it with the parser. */
+export const rootHelp = (version: string, defaultDnsControl: string): string =>
+  `firezone-headless-client ${version}
+Connects this machine to a Firezone network: signs in with a service account's token, opens a tunnel device,
+and carries traffic for the resources that the account may reach to their gateways, encrypted with WireGuard.
+
+Usage:
+  firezone-headless-client [OPTIONS]                      run the client until Ctrl+C or SIGTERM
+  firezone-headless-client [OPTIONS] route explain ADDR   which way a packet to ADDR leaves outside the tunnel, and why
+  firezone-headless-client lab COMMAND                    a small Internet on this machine to try the client in
+
+The token comes from the variable FIREZONE_TOKEN, or from a file that only root can read. It cannot be given as an
+option, because every user can see the options of a running program.
+
+Options (each has a variable; the option wins):
+  -i, --firezone-id ID            FIREZONE_ID          device id in the portal [derived from the machine id]
+      --firezone-name NAME        FIREZONE_NAME        device name in the portal [host name]
+      --token-path FILE           FIREZONE_TOKEN_PATH  token file [/etc/dev.firezone.client/token]
+  -l, --log-dir DIR               LOG_DIR              also write log files into this folder [no]
+  -m, --max-partition-time TIME   MAX_PARTITION_TIME   give up after this time without the portal, such as 5m, 1h 30m,
+                                                       30d [never]
+      --dns-control METHOD        FIREZONE_DNS_CONTROL how the system's DNS is pointed at the tunnel [${defaultDnsControl}]
+      --activate-internet-resource
+                                  FIREZONE_ACTIVATE_INTERNET_RESOURCE
+                                                       send all traffic through the tunnel, if a policy allows it [no]
+      --tun-name NAME             FIREZONE_TUN_NAME    name of the tunnel interface [tun-firezone]
+      --state-dir DIR             FIREZONE_STATE_DIR   folder of the device id file
+                                                       [/var/lib/dev.firezone.client/config]
+      --control-socket PATH       FIREZONE_CONTROL_SOCKET
+                                                       reserved for the status command of a later version
+      --no-offloads               FIREZONE_NO_OFFLOADS send and receive packets one by one, to find a fault [no]
+      --no-telemetry              FIREZONE_NO_TELEMETRY
+                                                       accepted; this client sends no telemetry
+      --flow-logs                 FIREZONE_FLOW_LOGS   accepted; this client keeps no flow logs
+  -h, --help                                           print this
+  -V, --version                                        print the version
+
+Log level: RUST_LOG or FIREZONE_LOG (error, warn, info, debug, trace; or target=level,...) [info]
+
+Exit codes: 0 done; 1 configuration or another error; 2 wrong usage; 3 the portal refused the token; 4 the tunnel device
+cannot be made; 5 the portal was out of reach for too long; 130 interrupted twice.
+
+Try it without an account:  npm run lab
+`
+
+export const routeHelp = `Usage: firezone-headless-client [--tun-name NAME] route explain ADDRESS [--json]
+
+Shows which local address, interface and next hop a packet to ADDRESS uses outside the tunnel, and why the other ways lost.
+ADDRESS is an IPv4 or IPv6 address.
+
+  --json    print one JSON object
+`

@@ -1,0 +1,34 @@
+/** The process around a program: signals, the token variable, the exit code. */
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Redacted from "effect/Redacted"
+import { EXIT, NAME, run } from "./cli.ts"
+
+export const main = (args: ReadonlyArray<string>): void => {
+  const variable = process.env["FIREZONE_TOKEN"]
+  // Children must not inherit it.
+  delete process.env["FIREZONE_TOKEN"]
+  const fiber = Effect.runFork(
+    run({ args, token: variable === undefined ? undefined : Redacted.make(variable) })
+  )
+  let interrupted = false
+  const stop = (): void => {
+    if (interrupted) process.exit(EXIT.interrupted)
+    interrupted = true
+    fiber.unsafeInterruptAsFork(fiber.id())
+  }
+  process.on("SIGINT", stop)
+  process.on("SIGTERM", stop)
+  // A reader of our output that goes away (`| head`) is no reason for a stack trace.
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code !== "EPIPE") throw error
+    })
+  }
+  fiber.addObserver((exit) => {
+    if (Exit.isSuccess(exit)) return process.exit(exit.value)
+    if (Exit.isInterrupted(exit)) return process.exit(EXIT.done)
+    process.stderr.write(`${NAME}: internal error: ${String(exit.cause)}\n`)
+    process.exit(EXIT.failed)
+  })
+}

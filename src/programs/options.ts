@@ -1,0 +1,199 @@
+/** The options of the client: flags, then environment, then defaults (host spec section 2.1). */
+import * as HelpDoc from "@effect/cli/HelpDoc"
+import * as Options from "@effect/cli/Options"
+import * as Config from "effect/Config"
+import * as ConfigError from "effect/ConfigError"
+import * as Duration from "effect/Duration"
+import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import { randomUUID } from "node:crypto"
+import * as os from "node:os"
+import * as path from "node:path"
+import type { ClientSettings, DnsControlMethod } from "../services/ClientConfig.ts"
+
+type Parsed<A> = Either.Either<A, string>
+
+/** A text option with an environment variable, checked the same way from either source. */
+const text = <A>(
+  name: string,
+  variable: string,
+  parse: (text: string) => Parsed<A>,
+  alias?: string
+): Options.Options<Option.Option<A>> => {
+  const flag = Options.text(name)
+  return (alias === undefined ? flag : Options.withAlias(flag, alias)).pipe(
+    Options.mapTryCatch(
+      (value) => Either.getOrThrowWith(parse(value), (why) => why),
+      (why) => HelpDoc.p(`--${name}: ${String(why)}`)
+    ),
+    Options.withFallbackConfig(
+      Config.mapOrFail(
+        Config.string(variable),
+        (value) => Either.mapLeft(parse(value), (why) => ConfigError.InvalidData([], why))
+      )
+    ),
+    Options.optional
+  )
+}
+
+/** A switch; its variable takes `true`, `false`, `1` or `0`. */
+const flag = (name: string, variable?: string): Options.Options<boolean> => {
+  const option = Options.boolean(name)
+  return variable === undefined ? option : option.pipe(
+    Options.withFallbackConfig(
+      Config.mapOrFail(Config.string(variable), (value) =>
+        value === "true" || value === "1"
+          ? Either.right(true)
+          : value === "false" || value === "0"
+          ? Either.right(false)
+          : Either.left(ConfigError.InvalidData([], `"${value}" is not true, false, 1 or 0`)))
+    ),
+    Options.withDefault(false)
+  )
+}
+
+const nonEmpty = (value: string): Parsed<string> =>
+  value === "" ? Either.left("must not be empty") : Either.right(value)
+const limited = (value: string): Parsed<string> =>
+  value.length > 255 ? Either.left("must have at most 255 characters") : nonEmpty(value)
+const absolute = (value: string): Parsed<string> => Either.map(nonEmpty(value), (file) => path.resolve(file))
+
+/** Turns http(s) into ws(s); refuses other schemes, and URLs that carry credentials (they would be logged). */
+export const parseApiUrl = (value: string): Parsed<URL> => {
+  let url: URL
+  try {
+    url = new URL(value)
+  } catch {
+    return Either.left(`"${value}" is not a URL such as wss://api.firezone.dev/`)
+  }
+  const scheme = { "http:": "ws:", "https:": "wss:", "ws:": "ws:", "wss:": "wss:" }[url.protocol]
+  if (scheme === undefined) return Either.left(`the scheme "${url.protocol}" is none of wss, ws, https, http`)
+  if (url.hostname === "") return Either.left("the URL has no host")
+  if (url.username !== "" || url.password !== "") return Either.left("the URL must not hold credentials")
+  return Either.right(new URL(`${scheme}${value.slice(value.indexOf(":") + 1)}`))
+}
+
+/** Human durations: `90s`, `5m`, `1h 30m`, `30d`. */
+export const parseDuration = (value: string): Parsed<Duration.Duration> => {
+  const units: { readonly [unit: string]: number } = {
+    ms: 1,
+    s: 1000,
+    sec: 1000,
+    secs: 1000,
+    second: 1000,
+    seconds: 1000,
+    m: 60_000,
+    min: 60_000,
+    mins: 60_000,
+    minute: 60_000,
+    minutes: 60_000,
+    h: 3_600_000,
+    hr: 3_600_000,
+    hrs: 3_600_000,
+    hour: 3_600_000,
+    hours: 3_600_000,
+    d: 86_400_000,
+    day: 86_400_000,
+    days: 86_400_000,
+    w: 604_800_000,
+    week: 604_800_000,
+    weeks: 604_800_000
+  }
+  let total = 0
+  const rest = value.trim().replaceAll(/(\d+)\s*([a-z]+)\s*/g, (whole, count: string, unit: string) => {
+    const millis = units[unit]
+    if (millis === undefined) return whole
+    total += Number(count) * millis
+    return ""
+  })
+  return rest !== "" || value.trim() === "" || !Number.isSafeInteger(total)
+    ? Either.left(`"${value}" is not a duration such as 5m, 1h 30m or 30d`)
+    : Either.right(Duration.millis(total))
+}
+
+const dnsMethods: { readonly [platform: string]: ReadonlyArray<DnsControlMethod> } = {
+  linux: ["auto", "systemd-resolved", "etc-resolv-conf", "disabled"],
+  win32: ["auto", "nrpt", "disabled"]
+}
+const parseDnsControl = (value: string): Parsed<DnsControlMethod> => {
+  const allowed = dnsMethods[process.platform] ?? ["disabled"]
+  const method = allowed.find((name) => name === value)
+  return method === undefined ? Either.left(`"${value}" is none of ${allowed.join(", ")}`) : Either.right(method)
+}
+
+/** An interface name as the Linux kernel takes it. */
+const parseTunName = (value: string): Parsed<string> =>
+  /^[^\s/%:]{1,15}$/.test(value) && value !== "." && value !== ".."
+    ? Either.right(value)
+    : Either.left(`"${value}" is not an interface name of 1 to 15 characters`)
+
+const parseAead = (value: string): Parsed<ClientSettings["aead"]> => {
+  const name = (["auto", "raw", "evp", "node"] as const).find((name) => name === value)
+  return name === undefined ? Either.left(`"${value}" is none of auto, raw, evp, node`) : Either.right(name)
+}
+
+const programData = (): string => process.env["ProgramData"] ?? "C:\\ProgramData"
+const defaults = {
+  tokenPath: (): string =>
+    process.platform === "win32"
+      ? path.join(programData(), "dev.firezone.client", "token.txt")
+      : "/etc/dev.firezone.client/token",
+  stateDir: (): string =>
+    process.platform === "win32"
+      ? path.join(programData(), "dev.firezone.client", "config")
+      : "/var/lib/dev.firezone.client/config",
+  controlSocket: (tunName: string): string =>
+    process.platform === "win32"
+      ? `\\\\.\\pipe\\dev.firezone.client_headless.${tunName}`
+      : `/run/dev.firezone.client/headless-${tunName}.sock`
+}
+
+/** Accepted and without effect: this client sends no telemetry (host spec section 15). */
+const withoutEffect = {
+  noTelemetry: flag("no-telemetry", "FIREZONE_NO_TELEMETRY"),
+  metrics: text("metrics", "FIREZONE_METRICS", nonEmpty),
+  otlp: text("otlp-grpc-endpoint", "OTLP_GRPC_ENDPOINT", nonEmpty),
+  flowLogs: flag("flow-logs", "FIREZONE_FLOW_LOGS")
+}
+
+export const clientOptions = Options.all({
+  apiUrl: text("api-url", "FIREZONE_API_URL", parseApiUrl, "u"),
+  name: text("firezone-name", "FIREZONE_NAME", limited),
+  id: text("firezone-id", "FIREZONE_ID", limited, "i"),
+  tokenPath: text("token-path", "FIREZONE_TOKEN_PATH", absolute),
+  logDir: text("log-dir", "LOG_DIR", absolute, "l"),
+  maxPartitionTime: text("max-partition-time", "MAX_PARTITION_TIME", parseDuration, "m"),
+  dnsControl: text("dns-control", "FIREZONE_DNS_CONTROL", parseDnsControl),
+  internet: flag("activate-internet-resource", "FIREZONE_ACTIVATE_INTERNET_RESOURCE"),
+  check: flag("check"),
+  exit: flag("exit"),
+  incBuf: flag("inc-buf", "FIREZONE_INC_BUF"),
+  tunName: text("tun-name", "FIREZONE_TUN_NAME", parseTunName),
+  stateDir: text("state-dir", "FIREZONE_STATE_DIR", absolute),
+  controlSocket: text("control-socket", "FIREZONE_CONTROL_SOCKET", nonEmpty),
+  noOffloads: flag("no-offloads", "FIREZONE_NO_OFFLOADS"),
+  aead: text("aead", "FIREZONE_AEAD", parseAead),
+  ...withoutEffect
+}).pipe(
+  Options.map((options): ClientSettings => {
+    const tunName = Option.getOrElse(options.tunName, () => process.platform === "win32" ? "Firezone" : "tun-firezone")
+    return {
+      apiUrl: Option.getOrElse(options.apiUrl, () => new URL("wss://api.firezone.dev/")),
+      name: Option.getOrElse(options.name, () => os.hostname() || randomUUID()),
+      id: Option.getOrUndefined(options.id),
+      tokenPath: Option.getOrElse(options.tokenPath, defaults.tokenPath),
+      logDir: Option.getOrUndefined(options.logDir),
+      maxPartitionTime: Option.getOrUndefined(options.maxPartitionTime),
+      dnsControl: Option.getOrElse(options.dnsControl, () => "auto" as const),
+      activateInternetResource: options.internet,
+      check: options.check,
+      exit: options.exit,
+      increaseBuffers: options.incBuf,
+      tunName,
+      stateDir: Option.getOrElse(options.stateDir, defaults.stateDir),
+      controlSocket: Option.getOrElse(options.controlSocket, () => defaults.controlSocket(tunName)),
+      offloads: !options.noOffloads,
+      aead: Option.getOrElse(options.aead, () => "auto" as const)
+    }
+  })
+)

@@ -11,7 +11,8 @@ import {
   updateChecksumSums
 } from "../../../src/protocol/wire/checksum.ts"
 
-const bytes = (hex: string): Uint8Array => Uint8Array.from(hex.match(/../g) ?? [], (pair) => parseInt(pair, 16))
+const bytes = (hex: string): Uint8Array =>
+  Uint8Array.from(hex.match(/[0-9a-f]{2}/g) ?? [], (pair) => parseInt(pair, 16))
 
 describe("checksum", () => {
   it("matches RFC 1071 section 3", () => {
@@ -24,7 +25,7 @@ describe("checksum", () => {
     expect(checksum(header, 0, 20)).toBe(0xb861)
   })
   it("verifies a UDP datagram over IPv4 and an ICMPv6 echo over IPv6 with their pseudo-headers", () => {
-    const udp = bytes("4500001e000040004011f6cbc0a80001c0a800c7" + "303900350000" + "0000" + "6869")
+    const udp = bytes("4500001e000040004011f6cbc0a80001c0a800c7 3039003500000000 6869")
     const length = udp.length - 20
     udp[25] = length
     const sum = checksum(udp, 20, length, pseudoHeaderSum4(udp, 0, 17, length))
@@ -34,7 +35,7 @@ describe("checksum", () => {
     while (words > 0xffff) words = (words & 0xffff) + (words >>> 16)
     expect(sum).toBe(~words & 0xffff)
     // An echo request from ::1 to ::1, id 1, sequence 1, no data: 1 + 1 + 58 + 8 + 0x8000 + 1 + 1 = 0x8046.
-    const echo = bytes("6000000000083a40" + "00".repeat(15) + "01" + "00".repeat(15) + "01" + "8000000000010001")
+    const echo = bytes(`6000000000083a40 ${"00".repeat(15)}01 ${"00".repeat(15)}01 8000000000010001`)
     expect(checksum(echo, 40, 8, pseudoHeaderSum6(echo, 0, 58, 8))).toBe(0x7fb9)
   })
   it("adds wide runs as the plain loop does, at any alignment", () => {

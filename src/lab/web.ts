@@ -20,7 +20,9 @@ const chunk = (index: number): Buffer => chunks[index % chunks.length] ?? Buffer
 /** The SHA-256 of `/bytes/length`. */
 export const expectedSha256 = (length: number): string => {
   const hash = createHash("sha256")
-  for (let index = 0, left = length; left > 0; index++, left -= CHUNK) hash.update(chunk(index).subarray(0, Math.min(left, CHUNK)))
+  for (let index = 0, left = length; left > 0; index++, left -= CHUNK) {
+    hash.update(chunk(index).subarray(0, Math.min(left, CHUNK)))
+  }
   return hash.digest("hex")
 }
 

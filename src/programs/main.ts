@@ -27,7 +27,8 @@ export const main = (args: ReadonlyArray<string>): void => {
   }
   fiber.addObserver((exit) => {
     if (Exit.isSuccess(exit)) return process.exit(exit.value)
-    if (Exit.isInterrupted(exit)) return process.exit(EXIT.done)
+    // To stop is what an interrupted client was asked for; an interrupted lab has not answered its question.
+    if (Exit.isInterrupted(exit)) return process.exit(args[0] === "lab" ? EXIT.interrupted : EXIT.done)
     process.stderr.write(`${NAME}: internal error: ${String(exit.cause)}\n`)
     process.exit(EXIT.failed)
   })

@@ -1,0 +1,263 @@
+/** The first scenario: sign in, connect through two home NATs, fetch what only exists behind the gateway. */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { LabError } from "../LabError.ts"
+import { eventually, type Recorder, type Scenario } from "../scenario.ts"
+import type { Lab } from "../services.ts"
+import { addresses } from "../topology.ts"
+import { expectedSha256, PAGE } from "../web.ts"
+
+const FILE_BYTES = 50_000_000
+const TUN = "tun-firezone"
+
+interface LinkCounters {
+  readonly rx: number
+  readonly tx: number
+}
+
+/** Packets that went through the client's tunnel device, as the kernel counts them. */
+export const tunPackets = (lab: Lab): Effect.Effect<LinkCounters, LabError> =>
+  Effect.map(lab.topology.must("client", ["ip", "-s", "-j", "link", "show", TUN]), ({ stdout }) => {
+    const [link] = JSON.parse(stdout) as ReadonlyArray<
+      { stats64: { rx: { packets: number }; tx: { packets: number } } }
+    >
+    return { rx: link?.stats64.rx.packets ?? 0, tx: link?.stats64.tx.packets ?? 0 }
+  })
+
+/** Waits for the client's interface; the kernel's word, not the client's. */
+export const tunAddresses = (lab: Lab): Effect.Effect<ReadonlyArray<string> | undefined, LabError> =>
+  eventually(
+    Effect.map(lab.topology.run("client", ["ip", "-j", "addr", "show", TUN]), ({ code, stdout }) => {
+      if (code !== 0) return undefined
+      const [link] = JSON.parse(stdout) as ReadonlyArray<{
+        flags: ReadonlyArray<string>
+        mtu: number
+        addr_info: ReadonlyArray<{ local: string; prefixlen: number; scope: string }>
+      }>
+      const found = (link?.addr_info ?? []).filter(({ scope }) => scope === "global")
+      return link !== undefined && link.mtu === 1280 && link.flags.includes("UP") && found.length === 2
+        ? found.map(({ local, prefixlen }) => `${local}/${prefixlen}`)
+        : undefined
+    }),
+    20_000
+  )
+
+/** Round-trip times of `count` pings in milliseconds; empty if nothing came back. */
+export const ping = (
+  lab: Lab,
+  address: string,
+  count: number,
+  options: ReadonlyArray<string> = []
+): Effect.Effect<ReadonlyArray<number>, LabError> =>
+  Effect.map(
+    lab.topology.run("client", ["ping", "-n", "-i", "0.2", "-c", String(count), "-W", "10", ...options, address]),
+    ({ stdout }) => [...stdout.matchAll(/time=([0-9.]+) ms/g)].map((match) => Number(match[1]))
+  )
+
+const host = (address: string): string => address.includes(":") ? `[${address}]` : address
+
+const fetchPage = (lab: Lab, recorder: Recorder, address: string) =>
+  Effect.gen(function*() {
+    const page = yield* lab.topology.run("client", ["curl", "-sS", "-m", "20", `http://${host(address)}/`])
+    yield* recorder.check(
+      `page from ${address}`,
+      page.code === 0 && page.stdout.includes(PAGE),
+      page.code === 0 ? page.stdout.trim().replaceAll("\n", " ") : page.stderr.trim()
+    )
+  })
+
+/** Downloads `bytes` with curl and compares the SHA-256 that `sha256sum` finds. */
+export const download = (lab: Lab, address: string, bytes: number, seconds = 120) =>
+  Effect.gen(function*() {
+    const began = Date.now()
+    const { stdout, stderr, code } = yield* lab.topology.run("client", [
+      "sh",
+      "-c",
+      `curl -sS -m ${seconds} http://${host(address)}/bytes/${bytes} | sha256sum`
+    ], { timeoutMillis: (seconds + 10) * 1000 })
+    const millis = Date.now() - began
+    const right = code === 0 && stdout.startsWith(expectedSha256(bytes))
+    return {
+      right,
+      detail: right
+        ? `${bytes / 1e6} MB in ${(millis / 1000).toFixed(2)} s, ${
+          (bytes * 8 / 1e3 / millis).toFixed(0)
+        } Mbit/s, SHA-256 right`
+        : `wrong SHA-256 or no answer: ${stderr.trim() || stdout.trim()}`
+    }
+  })
+
+/** Sends numbered datagrams from the client's host and counts the echoes. */
+const echoScript = (address: string, count: number, size: number): string => `
+const dgram = require("node:dgram")
+const socket = dgram.createSocket("${address.includes(":") ? "udp6" : "udp4"}")
+const seen = new Set()
+const done = () => { console.log(seen.size); process.exit(seen.size === ${count} ? 0 : 1) }
+socket.on("message", (m) => { if (m.length === ${size}) seen.add(m.readUInt32BE(0)); if (seen.size === ${count}) done() })
+let n = 0
+const timer = setInterval(() => {
+  if (n === ${count}) return clearInterval(timer)
+  const m = Buffer.alloc(${size}, n); m.writeUInt32BE(n++, 0); socket.send(m, 7, "${address}")
+}, 2)
+setTimeout(done, 8000)`
+
+const udpEcho = (lab: Lab, recorder: Recorder, address: string) =>
+  Effect.gen(function*() {
+    const count = 100
+    const { code, stdout } = yield* lab.topology.run("client", [
+      process.execPath,
+      "-e",
+      echoScript(address, count, 1200)
+    ])
+    yield* recorder.check(
+      `UDP echo from ${address}`,
+      code === 0,
+      `${stdout.trim()} of ${count} datagrams of 1200 bytes`
+    )
+  })
+
+/** Starts the client and waits until the portal and the kernel both say that it is up. */
+export const bringUp = (
+  lab: Lab,
+  recorder: Recorder,
+  options?: Parameters<Lab["startClient"]>[0]
+) =>
+  Effect.gen(function*() {
+    const began = Date.now()
+    const client = yield* lab.startClient(options)
+    const signedIn = yield* eventually(
+      Effect.map(lab.portal.state, (state) => state.clients.some((device) => device.connected)),
+      20_000
+    )
+    yield* recorder.check(
+      "signed in",
+      signedIn === true,
+      signedIn === true
+        ? `the portal sees the client ${Date.now() - began} ms after its start`
+        : `not within 20 s\n${client.log().slice(-1500)}`
+    )
+    const found = yield* tunAddresses(lab)
+    yield* recorder.check(
+      "TUN up",
+      found !== undefined,
+      found === undefined
+        ? `no interface with two addresses\n${client.log().slice(-1500)}`
+        : `${TUN} has ${found.join(" and ")}, MTU 1280`
+    )
+    return client
+  })
+
+/** Ends the client with SIGTERM and looks for what it left behind. */
+const stop = (
+  lab: Lab,
+  recorder: Recorder,
+  client: {
+    readonly signal: (name: NodeJS.Signals) => void
+    readonly exit: Effect.Effect<number>
+    readonly log: () => string
+  }
+) =>
+  Effect.gen(function*() {
+    const began = Date.now()
+    client.signal("SIGTERM")
+    const code = yield* Effect.timeoutTo(client.exit, {
+      duration: "10 seconds",
+      onSuccess: (code): number | undefined => code,
+      onTimeout: () => undefined
+    })
+    const millis = Date.now() - began
+    yield* recorder.check(
+      "SIGTERM ends the client",
+      code === 0 && millis <= 2000,
+      code === undefined ? "still running after 10 s" : `exit code ${code} after ${millis} ms`
+    )
+    const goodbye = yield* eventually(
+      Effect.map(lab.gateway.state, (state) => state.peers.length === 0),
+      2000
+    )
+    yield* recorder.check(
+      "goodbye reached the gateway",
+      goodbye === true,
+      goodbye === true ? "it forgot the client" : "it still knows the client"
+    )
+    const link = yield* lab.topology.run("client", ["ip", "link", "show", TUN])
+    const rules = yield* lab.topology.must("client", ["sh", "-c", "ip rule; ip -6 rule"])
+    const routes = yield* lab.topology.must("client", [
+      "sh",
+      "-c",
+      "ip route show table all; ip -6 route show table all"
+    ])
+    const left = [
+      ...(link.code === 0 ? [TUN] : []),
+      ...rules.stdout.split("\n").filter((line) => /^(100|200|300):/.test(line)),
+      ...routes.stdout.split("\n").filter((line) => /table 5390983(68|69|70)/.test(line))
+    ]
+    yield* recorder.check(
+      "nothing left behind",
+      left.length === 0,
+      left.length === 0 ? "no device, rule or route" : left.join("; ")
+    )
+  })
+
+const run = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const { topology } = lab
+    const outside = yield* topology.run("client", ["ping", "-c", "1", "-W", "1", addresses.resource4])
+    yield* recorder.check("without the client", outside.code !== 0, "the resource is out of reach")
+    const client = yield* bringUp(lab, recorder)
+
+    const began = Date.now()
+    const [first] = yield* ping(lab, addresses.resource4, 1)
+    const gateway = yield* lab.gateway.state
+    yield* recorder.check(
+      "gateway connected",
+      first !== undefined && gateway.peers.some((peer) => peer.state !== "connecting"),
+      first === undefined
+        ? `no answer to the first ping\n${client.log().slice(-1500)}`
+        : `the first ping, sent before there was a connection, came back after ${Date.now() - began} ms`
+    )
+    yield* recorder.note(`path: ${
+      gateway.peers.map((peer) =>
+        `${peer.path?.kind ?? "none"} ${peer.path?.local ?? ""} <-> ${peer.path?.remote ?? ""}`
+      ).join(", ")
+    }`)
+    for (const address of [addresses.resource4, addresses.resource6]) {
+      const times = yield* ping(lab, address, 5)
+      const average = times.reduce((sum, time) =>
+        sum + time, 0) / times.length
+      yield* recorder.check(
+        `ping ${address}`,
+        times.length === 5,
+        times.length === 0 ? "no answer" : `${times.length} of 5, round trip ${average.toFixed(2)} ms`
+      )
+    }
+    yield* fetchPage(lab, recorder, addresses.resource4)
+    yield* fetchPage(lab, recorder, addresses.resource6)
+    for (const address of [addresses.resource4, addresses.resource6]) {
+      const relayedBefore = (yield* lab.relay.state).relayedBytes
+      const { right, detail } = yield* download(lab, address, FILE_BYTES)
+      yield* recorder.check(`${FILE_BYTES / 1e6} MB from ${address}`, right, detail)
+      const relayed = (yield* lab.relay.state).relayedBytes - relayedBefore
+      yield* recorder.check("direct path", relayed < FILE_BYTES / 1000, `the relay carried ${relayed} bytes of it`)
+    }
+    yield* udpEcho(lab, recorder, addresses.resource4)
+    yield* udpEcho(lab, recorder, addresses.resource6)
+
+    const before = yield* tunPackets(lab)
+    const [direct] = yield* ping(lab, addresses.dns4, 1)
+    const after = yield* tunPackets(lab)
+    yield* recorder.check(
+      "other traffic stays outside",
+      direct !== undefined && before.tx === after.tx,
+      direct === undefined
+        ? "a host that is no resource does not answer any more"
+        : `ping to ${addresses.dns4} answered, ${after.tx - before.tx} packets of it entered the tunnel device`
+    )
+    yield* stop(lab, recorder, client)
+  })
+
+export const direct: Scenario = {
+  name: "direct",
+  about: "both sides behind home NATs: sign in, connect, ping, fetch, download and stop, over IPv4 and IPv6",
+  run
+}

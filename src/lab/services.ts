@@ -1,0 +1,184 @@
+/** The lab's hosts at work: portal, relay, gateway and web server emulators, and the real client, each its own process. */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import { ask } from "./control.ts"
+import type { GatewayState } from "./gateway/gatewayProcess.ts"
+import { LabError } from "./LabError.ts"
+import type { PortalConfig, PortalState } from "./portal/portalProcess.ts"
+import type { Daemon } from "./processes.ts"
+import type { RelayState } from "./relay/relayProcess.ts"
+import { eventually } from "./scenario.ts"
+import { addresses, type HostName, type Topology } from "./topology.ts"
+
+/** The roles whose host `lab up --without` leaves empty, for a reference program in its place. */
+export type Role = "client" | "gateway" | "relay"
+
+export const ids = {
+  site: "88888888-8888-4888-8888-888888888888",
+  cidr4: "66666666-6666-4666-8666-666666666664",
+  cidr6: "66666666-6666-4666-8666-666666666666"
+} as const
+
+/** Tokens that the portal emulator accepts; nothing else knows them. */
+export const tokens = { client: ".lab-client-token", gateway: ".lab-gateway-token", relay: ".lab-relay-token" } as const
+export const STAMP_SECRET = "4c98bf59c99b3e467ecd7cf9d6b3e5279645fca59be67bc5bb4af3cf653761ab"
+
+export const apiUrl = `ws://${addresses.portal}:${addresses.portalPort}/`
+
+export const clientEnvironment: Readonly<Record<string, string>> = {
+  FIREZONE_TOKEN: tokens.client,
+  FIREZONE_API_URL: apiUrl,
+  FIREZONE_ID: "lab-client",
+  FIREZONE_NAME: "lab-client"
+}
+export const gatewayEnvironment: Readonly<Record<string, string>> = {
+  FIREZONE_TOKEN: tokens.gateway,
+  FIREZONE_API_URL: apiUrl,
+  FIREZONE_ID: "lab-gateway",
+  FIREZONE_NAME: "lab-gateway"
+}
+
+export interface Lab {
+  readonly topology: Topology
+  readonly portal: {
+    readonly state: Effect.Effect<PortalState, LabError>
+    readonly command: (path: string, body?: unknown) => Effect.Effect<unknown, LabError>
+  }
+  readonly relay: {
+    readonly state: Effect.Effect<RelayState, LabError>
+    readonly command: (path: string, body?: unknown) => Effect.Effect<unknown, LabError>
+  }
+  readonly gateway: {
+    readonly state: Effect.Effect<GatewayState, LabError>
+    readonly command: (path: string, body?: unknown) => Effect.Effect<unknown, LabError>
+  }
+  /** Starts the client as a user would: the built executable with nothing but flags and environment. */
+  readonly startClient: (
+    options?: { readonly args?: ReadonlyArray<string>; readonly env?: Readonly<Record<string, string>> }
+  ) => Effect.Effect<Daemon, LabError, Scope.Scope>
+}
+
+const executable = (): string => path.resolve(process.argv[1] ?? "")
+const self = (...args: ReadonlyArray<string>): ReadonlyArray<string> => [process.execPath, executable(), ...args]
+
+/** The arguments of the client in the lab. */
+export const clientArguments = (topology: Topology): ReadonlyArray<string> => [
+  "--dns-control",
+  "disabled",
+  "--state-dir",
+  path.join(topology.folder, "client-state")
+]
+
+const socket = (topology: Topology, name: string): string => path.join(topology.folder, `${name}.sock`)
+
+/** Starts `lab serve NAME` on a host and waits until its control socket answers. */
+const serve = (
+  topology: Topology,
+  host: HostName,
+  name: string,
+  config: unknown,
+  env: Readonly<Record<string, string>> = {}
+): Effect.Effect<Daemon, LabError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const daemon = yield* topology.daemon(
+      host,
+      name,
+      self("lab", "serve", name, JSON.stringify({ ...(config as object), control: socket(topology, name) })),
+      env
+    )
+    const ready = yield* eventually(
+      Effect.suspend(() =>
+        daemon.hasExited()
+          ? Effect.fail(
+            new LabError({ what: `${name} emulator`, why: `ended at start:\n${daemon.log().slice(-2000)}` })
+          )
+          : Effect.orElseSucceed(Effect.as(ask(socket(topology, name), "/state"), true), () => false)
+      ),
+      15_000
+    )
+    if (ready === undefined) {
+      return yield* new LabError({ what: `${name} emulator`, why: `did not start:\n${daemon.log().slice(-2000)}` })
+    }
+    return daemon
+  })
+
+const portalConfig: PortalConfig = {
+  host: "::",
+  port: addresses.portalPort,
+  clientTokens: [tokens.client],
+  gatewayTokens: [tokens.gateway],
+  iceless: false,
+  relays: [{ stampSecret: STAMP_SECRET, ipv4: addresses.relay4, ipv6: addresses.relay6, port: 3478 }],
+  sites: [{ id: ids.site, name: "Lab" }],
+  resources: [
+    {
+      type: "cidr",
+      id: ids.cidr4,
+      name: "Lab network",
+      address: addresses.resourceNetwork4,
+      address_description: null,
+      sites: [ids.site],
+      filters: []
+    },
+    {
+      type: "cidr",
+      id: ids.cidr6,
+      name: "Lab network (IPv6)",
+      address: addresses.resourceNetwork6,
+      address_description: null,
+      sites: [ids.site],
+      filters: []
+    }
+  ],
+  gatewaySite: ids.site
+}
+
+/** Starts every emulator but those left out, and waits until they are ready for a client. */
+export const start = (
+  topology: Topology,
+  options: { readonly without?: ReadonlyArray<Role> } = {}
+): Effect.Effect<Lab, LabError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const without = new Set(options.without)
+    yield* serve(topology, "res", "web", {})
+    if (!without.has("relay")) {
+      yield* serve(topology, "inet", "relay", {
+        ipv4: addresses.relay4,
+        ipv6: addresses.relay6,
+        port: 3478,
+        stampSecret: STAMP_SECRET
+      })
+    }
+    yield* serve(topology, "inet", "portal", portalConfig)
+    const endpoint = <State>(name: string) => ({
+      state: ask<State>(socket(topology, name), "/state"),
+      command: (path: string, body?: unknown) => ask<unknown>(socket(topology, name), path, body)
+    })
+    const portal = endpoint<PortalState>("portal")
+    if (!without.has("gateway")) {
+      yield* serve(topology, "gw", "gateway", { uplink: "eth0", inside: "res0" }, gatewayEnvironment)
+      const online = yield* eventually(
+        Effect.map(portal.state, (state) => state.gateways.some((gateway) => gateway.connected)),
+        15_000
+      )
+      if (online === undefined) {
+        return yield* new LabError({
+          what: "gateway emulator",
+          why: `did not sign in:\n${fs.readFileSync(path.join(topology.folder, "gateway.log"), "utf8").slice(-2000)}`
+        })
+      }
+    }
+    return {
+      topology,
+      portal,
+      relay: endpoint<RelayState>("relay"),
+      gateway: endpoint<GatewayState>("gateway"),
+      startClient: ({ args = [], env = {} } = {}) =>
+        topology.daemon("client", "client", self(...clientArguments(topology), ...args), {
+          ...clientEnvironment,
+          ...env
+        })
+    }
+  })

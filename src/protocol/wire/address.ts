@@ -1,4 +1,4 @@
-import * as ipaddr from "ipaddr.js"
+import ipaddr from "ipaddr.js"
 
 /** An IP address in canonical text (RFC 5952 for IPv6, never IPv4-mapped, no zone), so that `===` compares addresses. */
 export type IpAddress = string & { readonly IpAddress: unique symbol }

@@ -34,5 +34,7 @@ export interface RouteCandidate {
 export interface RouteExplanation {
   readonly destination: IpAddress
   readonly chosen: Route | undefined
+  /** The system's own word for why nothing was chosen, such as `ENETUNREACH`. */
+  readonly reason?: string | undefined
   readonly candidates: ReadonlyArray<RouteCandidate>
 }

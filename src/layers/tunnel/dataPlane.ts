@@ -1,0 +1,181 @@
+/**
+ * Joins a packet core with the TUN device and the peer sockets: plain calls, no Effect and no allocation per packet
+ * (design section 2). The client's and the emulated gateway's cores are driven by the same code.
+ */
+import { CIPHER_HEADROOM } from "../../protocol/crypto.ts"
+import type { InnerPacket, Transmit } from "../../protocol/node/types.ts"
+import type { SocketAddress } from "../../protocol/wire/address.ts"
+import type { DatagramHandlers, PeerSockets } from "../../services/PeerSocket.ts"
+import type { Tun, TunHandlers } from "../../services/TunDevice.ts"
+
+/** What a tunnel core offers to its driver; `now` is monotonic milliseconds. */
+export interface PacketCore {
+  /** Whether the packet, sealed in place, is to be sent now: as `transmit` says. */
+  tunInput(buffer: Uint8Array, offset: number, length: number, now: number): boolean
+  /** Whether the datagram held a packet for the TUN device: `packet`, in `output`. */
+  networkInput(
+    local: SocketAddress,
+    from: SocketAddress,
+    ecn: number,
+    input: Uint8Array,
+    offset: number,
+    length: number,
+    output: Uint8Array,
+    outputOffset: number,
+    now: number
+  ): boolean
+  readonly transmit: Transmit
+  readonly packet: InnerPacket
+  handleTimeout(now: number): void
+  pollTransmit(): Transmit | undefined
+  /** A packet of our own for the TUN device, valid until the next call. */
+  pollPacket(): Uint8Array | undefined
+  pollTimeout(): number | undefined
+}
+
+/** Room for one opened packet with what the cipher needs around it; 2 KiB keeps slots aligned. */
+const SLOT_BYTES = 2048
+const SLOTS = 256
+
+export interface DataPlaneOptions {
+  readonly core: PacketCore
+  readonly tun: Tun
+  /** Monotonic milliseconds. */
+  readonly now: () => number
+  /** After every batch and timer: poll the core's events here. */
+  readonly onSettled: () => void
+  /** A bug; the session cannot go on. Called at most once. */
+  readonly onDefect: (cause: unknown) => void
+}
+
+export interface DataPlane {
+  readonly tunHandlers: TunHandlers
+  readonly socketHandlers: DatagramHandlers
+  /** The sockets to send on; `undefined` while they are being bound anew. */
+  readonly setSockets: (sockets: PeerSockets | undefined) => void
+  /** Sends what the core wants sent, then arms the timer: call it after every call into the core from outside. */
+  readonly settle: () => void
+  /** Disarms the timer; nothing happens afterwards. */
+  readonly stop: () => void
+}
+
+/** Longest sleep without looking at the core again, in milliseconds. */
+const MAX_SLEEP = 10_000
+
+export const makeDataPlane = (options: DataPlaneOptions): DataPlane => {
+  const { core, now, onDefect, onSettled, tun } = options
+  const slots = new Uint8Array(SLOT_BYTES * SLOTS)
+  let usedSlots = 0
+  let sockets: PeerSockets | undefined
+  let stopped = false
+  let timer: NodeJS.Timeout | undefined
+  let armedFor = Number.POSITIVE_INFINITY
+
+  const fail = (cause: unknown): void => {
+    if (stopped) return
+    stop()
+    onDefect(cause)
+  }
+  const stop = (): void => {
+    stopped = true
+    clearTimeout(timer)
+  }
+  const arm = (): void => {
+    const deadline = core.pollTimeout()
+    const at = Math.min(deadline ?? Number.POSITIVE_INFINITY, now() + MAX_SLEEP)
+    // An earlier timer only looks again: arming anew for every batch would cost more.
+    if (timer !== undefined && armedFor <= at) return
+    clearTimeout(timer)
+    armedFor = at
+    timer = setTimeout(onTimer, Math.max(0, Math.ceil(at - now())))
+  }
+  const onTimer = (): void => {
+    timer = undefined
+    armedFor = Number.POSITIVE_INFINITY
+    settle()
+  }
+  const flush = (): void => {
+    tun.flush()
+    usedSlots = 0
+    sockets?.flush()
+  }
+  const settle = (): void => {
+    if (stopped) return
+    try {
+      flush()
+      const time = now()
+      const deadline = core.pollTimeout()
+      if (deadline !== undefined && deadline <= time) core.handleTimeout(time)
+      for (let transmit = core.pollTransmit(); transmit !== undefined; transmit = core.pollTransmit()) {
+        if (sockets === undefined) continue
+        sockets.send(
+          transmit.source,
+          transmit.destination,
+          transmit.ecn,
+          transmit.buffer,
+          transmit.offset,
+          transmit.length
+        )
+        // The bytes are the core's and change with the next call.
+        sockets.flush()
+      }
+      for (let packet = core.pollPacket(); packet !== undefined; packet = core.pollPacket()) {
+        tun.write(packet, 0, packet.length)
+        tun.flush()
+      }
+      onSettled()
+      arm()
+    } catch (cause) {
+      fail(cause)
+    }
+  }
+
+  return {
+    tunHandlers: {
+      onPacket: (buffer, offset, length) => {
+        if (stopped) return
+        try {
+          if (core.tunInput(buffer, offset, length, now()) && sockets !== undefined) {
+            const { transmit } = core
+            sockets.send(
+              transmit.source,
+              transmit.destination,
+              transmit.ecn,
+              transmit.buffer,
+              transmit.offset,
+              transmit.length
+            )
+          }
+        } catch (cause) {
+          fail(cause)
+        }
+      },
+      onBatchEnd: settle
+    },
+    socketHandlers: {
+      onDatagram: (local, from, ecn, buffer, offset, length) => {
+        if (stopped) return
+        try {
+          if (usedSlots === SLOTS) {
+            tun.flush()
+            usedSlots = 0
+          }
+          const output = usedSlots * SLOT_BYTES + CIPHER_HEADROOM
+          if (core.networkInput(local, from, ecn, buffer, offset, length, slots, output, now())) {
+            usedSlots += 1
+            const { packet } = core
+            tun.write(packet.buffer, packet.offset, packet.length)
+          }
+        } catch (cause) {
+          fail(cause)
+        }
+      },
+      onBatchEnd: settle
+    },
+    setSockets: (next) => {
+      sockets = next
+    },
+    settle,
+    stop
+  }
+}

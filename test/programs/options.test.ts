@@ -1,0 +1,104 @@
+import * as CliConfig from "@effect/cli/CliConfig"
+import * as HelpDoc from "@effect/cli/HelpDoc"
+import * as Options from "@effect/cli/Options"
+import * as NodeContext from "@effect/platform-node/NodeContext"
+import { assert, describe, it } from "@effect/vitest"
+import * as ConfigProvider from "effect/ConfigProvider"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import { complaint, knownFlags } from "../../src/programs/cli.ts"
+import { rootHelp } from "../../src/programs/help.ts"
+import { clientOptions, parseApiUrl, parseDuration } from "../../src/programs/options.ts"
+
+const parse = (args: ReadonlyArray<string>, env: Record<string, string> = {}) =>
+  Options.processCommandLine(clientOptions, args, CliConfig.make({ isCaseSensitive: true })).pipe(
+    Effect.map(([, , settings]) => settings),
+    Effect.withConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(env)))),
+    Effect.provide(NodeContext.layer)
+  )
+const failure = (args: ReadonlyArray<string>, env?: Record<string, string>) =>
+  Effect.map(Effect.flip(parse(args, env)), (error) => HelpDoc.toAnsiText(error.error))
+
+describe("options", () => {
+  it.effect("have the documented defaults", () =>
+    Effect.gen(function*() {
+      const settings = yield* parse([])
+      assert.strictEqual(settings.apiUrl.href, "wss://api.firezone.dev/")
+      assert.strictEqual(settings.tokenPath, "/etc/dev.firezone.client/token")
+      assert.strictEqual(settings.tunName, "tun-firezone")
+      assert.strictEqual(settings.dnsControl, "auto")
+      assert.isUndefined(settings.maxPartitionTime)
+      assert.isFalse(settings.activateInternetResource)
+      assert.isTrue(settings.offloads)
+    }))
+  it.effect("beat their variables, which beat the defaults", () =>
+    Effect.gen(function*() {
+      const env = { FIREZONE_ID: "env", FIREZONE_NAME: "name", MAX_PARTITION_TIME: "1h 30m", LOG_DIR: "logs" }
+      const settings = yield* parse(["-i", "flag"], env)
+      assert.strictEqual(settings.id, "flag")
+      assert.strictEqual(settings.name, "name")
+      assert.deepStrictEqual(settings.maxPartitionTime, Duration.minutes(90))
+      assert.strictEqual(settings.logDir, `${process.cwd()}/logs`)
+    }))
+  it.effect("take 1, 0, true and false for switches and nothing else", () =>
+    Effect.gen(function*() {
+      for (const [value, expected] of [["1", true], ["true", true], ["0", false], ["false", false]] as const) {
+        const settings = yield* parse([], { FIREZONE_ACTIVATE_INTERNET_RESOURCE: value })
+        assert.strictEqual(settings.activateInternetResource, expected)
+      }
+      for (const value of ["", "yes", "TRUE"]) {
+        assert.include(yield* failure([], { FIREZONE_NO_TELEMETRY: value }), "FIREZONE_NO_TELEMETRY")
+      }
+    }))
+  it.effect("explain a bad value, from either source", () =>
+    Effect.gen(function*() {
+      assert.include(yield* failure(["--api-url", "ftp://x"]), "ftp:")
+      assert.include(yield* failure([], { FIREZONE_API_URL: "::" }), "not a URL")
+      assert.include(yield* failure([], { MAX_PARTITION_TIME: "soon" }), "not a duration")
+      assert.include(yield* failure(["--dns-control", "magic"]), "systemd-resolved")
+      assert.include(yield* failure(["--tun-name", "much-too-long-a-name"]), "interface name")
+      assert.include(yield* failure([], { LOG_DIR: "" }), "must not be empty")
+    }))
+  it("are all known to the complaint about unknown ones, and the visible ones are in the help", () => {
+    const help = rootHelp("1", "auto")
+    const names = HelpDoc.toAnsiText(Options.getHelp(clientOptions)).match(/--[a-z-]+/g) ?? []
+    assert.isAbove(names.length, 15)
+    const hidden = new Set([
+      "--api-url",
+      "--check",
+      "--exit",
+      "--metrics",
+      "--otlp-grpc-endpoint",
+      "--inc-buf",
+      "--aead"
+    ])
+    for (const name of names) {
+      assert.isTrue(knownFlags.has(name), name)
+      assert.strictEqual(help.includes(name), !hidden.has(name), name)
+    }
+  })
+  it("complain about unknown options and a token on the command line", () => {
+    assert.include(complaint(["--nope"]) ?? "", "--nope")
+    assert.include(complaint(["--check", "--token", "x"]) ?? "", "FIREZONE_TOKEN")
+    assert.include(complaint(["--token=x"]) ?? "", "FIREZONE_TOKEN")
+    assert.isUndefined(complaint(["-u", "ws://x", "standalone"]))
+  })
+})
+
+describe("parsers", () => {
+  it("turn http into ws", () => {
+    assert.strictEqual(Either.getOrThrow(parseApiUrl("https://h/x")).href, "wss://h/x")
+    assert.strictEqual(Either.getOrThrow(parseApiUrl("http://[::1]:8081")).href, "ws://[::1]:8081/")
+    for (const bad of ["", "h", "file:///x", "wss://user:pass@h/", "ws://"]) {
+      assert.isTrue(Either.isLeft(parseApiUrl(bad)), bad)
+    }
+  })
+  it("read durations", () => {
+    assert.deepStrictEqual(Either.getOrThrow(parseDuration("30d")), Duration.days(30))
+    assert.deepStrictEqual(Either.getOrThrow(parseDuration("1h 30m")), Duration.minutes(90))
+    for (const bad of ["", "5", "m", "5 parsecs", "-5m", "99999999999999999w"]) {
+      assert.isTrue(Either.isLeft(parseDuration(bad)), bad)
+    }
+  })
+})

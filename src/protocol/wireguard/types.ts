@@ -45,7 +45,8 @@ export interface WireguardTunnelApi {
   seal(buffer: Uint8Array, offset: number, length: number, now: number): boolean
   /**
    * Opens the type 4 message `input[offset, offset + length)` to `output` at `outputOffset`; returns the length of the
-   * plaintext (0 for a keep-alive), or -1 if it was not authentic, replayed or of an unknown session.
+   * inner IP packet, padding cut off (0 for a keep-alive), or -1 if the message was not authentic, replayed, of an
+   * unknown session, no IP packet inside, or too long for `output` (`crypto.ts`: headroom and tailroom).
    */
   open(
     input: Uint8Array,
@@ -55,7 +56,7 @@ export interface WireguardTunnelApi {
     outputOffset: number,
     now: number
   ): number
-  /** Whether `seal` would work. */
+  /** Whether `seal` would work, as of the latest `now` that the tunnel was given. */
   readonly hasSession: boolean
   /** Whether a handshake of ours waits for its answer. */
   readonly isHandshaking: boolean
@@ -63,6 +64,9 @@ export interface WireguardTunnelApi {
   readonly lastHandshakeAt: number | undefined
   /** Set once when the tunnel gave up: no answer within the attempt time, or 540 s without a session. */
   readonly expired: boolean
+  /** Bytes of inner packets sealed and opened; keep-alives do not count. */
+  readonly bytesSent: number
+  readonly bytesReceived: number
   handleTimeout(now: number): void
   /** A handshake message or keep-alive to send; a fresh array. */
   pollTransmit(): Uint8Array | undefined

@@ -1,0 +1,94 @@
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
+import { NetlinkNotifications, NetlinkRequests } from "../../ffi/linux/netlink.ts"
+import { decodeAddress, decodeLink } from "../../ffi/linux/rtnetlinkDecode.ts"
+import { dumpAddresses, dumpLinks } from "../../ffi/linux/rtnetlinkEncode.ts"
+import { AF_UNSPEC, RTMGRP, RTNLGRP_IPV6_RULE } from "../../ffi/linux/rtnetlinkLayout.ts"
+import { SyscallError } from "../../ffi/SyscallError.ts"
+import { TUNNEL_NAME_LINUX } from "../../model/policyRouting.ts"
+import type { NetworkChange } from "../../services/NetworkChanges.ts"
+import { NetworkChanges, NetworkMonitorFailed } from "../../services/NetworkChanges.ts"
+import { ReadinessPoller } from "../../services/ReadinessPoller.ts"
+import { RouteResolver } from "../../services/RouteResolver.ts"
+import { ChangeFilter } from "./ChangeFilter.ts"
+import { egressSnapshot, roamsOf } from "./roams.ts"
+
+export interface NetworkChangesLinuxOptions {
+  /** Whatever happens to this interface is our own doing. */
+  readonly tunnelName: string
+  /** Bytes for notifications not read yet; what does not fit is an overrun. */
+  readonly receiveBuffer: number
+}
+
+const GROUPS = RTMGRP.LINK | RTMGRP.IPV4_IFADDR | RTMGRP.IPV4_ROUTE | RTMGRP.IPV4_RULE
+  | RTMGRP.IPV6_IFADDR | RTMGRP.IPV6_ROUTE
+const DATAGRAMS_PER_TURN = 64
+/** Elements that a slow subscriber may be behind; of more the oldest go, since each says only "look again". */
+const BUFFERED_CHANGES = 256
+
+const make = (options: NetworkChangesLinuxOptions) =>
+  Effect.gen(function*() {
+    const poller = yield* ReadinessPoller
+    const resolver = yield* RouteResolver
+
+    /** Synchronous, so nothing is read in between: what the kernel tells meanwhile waits in the other socket. */
+    const readState = (filter: ChangeFilter): Either.Either<void, SyscallError> =>
+      Either.flatMap(NetlinkRequests.open(), (requests) => {
+        try {
+          const links = requests.dump(dumpLinks(), "RTM_GETLINK", decodeLink)
+          if (Either.isLeft(links)) return Either.left(links.left)
+          const addresses = requests.dump(dumpAddresses(AF_UNSPEC), "RTM_GETADDR", decodeAddress)
+          if (Either.isLeft(addresses)) return Either.left(addresses.left)
+          return Either.right(filter.reset(links.right, addresses.right))
+        } finally {
+          requests.close()
+        }
+      })
+
+    const changes = Stream.asyncPush<NetworkChange, NetworkMonitorFailed>(
+      (emit) =>
+        Effect.gen(function*() {
+          const filter = new ChangeFilter(options.tunnelName)
+          const notifications = yield* Effect.acquireRelease(
+            Effect.suspend(() =>
+              NetlinkNotifications.open({
+                groups: GROUPS,
+                memberships: [RTNLGRP_IPV6_RULE],
+                receiveBuffer: options.receiveBuffer
+              })
+            ),
+            (opened) => Effect.sync(() => opened.close())
+          )
+          const subscribed = (): void => {
+            const state = readState(filter)
+            if (Either.isLeft(state)) emit.fail(new NetworkMonitorFailed({ cause: state.left }))
+            else emit.single({ _tag: "Subscribed" })
+          }
+          subscribed()
+          yield* poller.watch(notifications.fd, () => {
+            const outcome = notifications.drain(DATAGRAMS_PER_TURN, (envelope) => {
+              const change = filter.handle(envelope)
+              if (change !== undefined) emit.single(change)
+            })
+            if (outcome === "overrun") {
+              emit.single({ _tag: "Overrun" })
+              subscribed()
+            } else if (outcome instanceof SyscallError) {
+              emit.fail(new NetworkMonitorFailed({ cause: outcome }))
+            }
+          })
+        }).pipe(Effect.mapError((cause) => new NetworkMonitorFailed({ cause }))),
+      { bufferSize: BUFFERED_CHANGES, strategy: "sliding" }
+    )
+
+    return NetworkChanges.of({ changes, roams: roamsOf(changes, egressSnapshot(resolver)) })
+  })
+
+export const layerWith = (options: NetworkChangesLinuxOptions) => Layer.effect(NetworkChanges, make(options))
+/** Listens to the kernel over rtnetlink, in the network namespace where a stream is run. Needs no other service. */
+export const layer: Layer.Layer<NetworkChanges, never, ReadinessPoller | RouteResolver> = layerWith({
+  tunnelName: TUNNEL_NAME_LINUX,
+  receiveBuffer: 1 << 20
+})

@@ -1,0 +1,71 @@
+/** The executable as a user meets it: help, usage errors, bad settings, exit codes. */
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import { afterAll, assert, describe, it } from "vitest"
+import { run } from "../support/executable.ts"
+
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), "fz-cli-"))
+afterAll(() => fs.rmSync(folder, { recursive: true }))
+const base = {
+  FIREZONE_TOKEN_PATH: path.join(folder, "token"),
+  FIREZONE_STATE_DIR: path.join(folder, "state"),
+  FIREZONE_DNS_CONTROL: "disabled"
+}
+
+describe("executable", () => {
+  it("explains itself", async () => {
+    for (const args of [["--help"], ["-h"], ["help"], ["standalone", "--help"]]) {
+      const { code, stderr, stdout } = await run(args)
+      assert.strictEqual(code, 0)
+      assert.include(stdout, "FIREZONE_TOKEN")
+      assert.strictEqual(stderr, "")
+    }
+    const version = await run(["--version"])
+    assert.match(version.stdout, /^firezone-headless-client \d+\.\d+\.\d+\n$/)
+    assert.strictEqual((await run(["-V"])).stdout, version.stdout)
+    assert.include((await run(["lab"])).stdout, "lab COMMAND")
+  }, 30_000)
+
+  it("ends with 2 on wrong usage and says what is wrong", async () => {
+    const cases: ReadonlyArray<readonly [ReadonlyArray<string>, Record<string, string>, string]> = [
+      [["--nope"], {}, "--nope"],
+      [["--token", "x"], {}, "FIREZONE_TOKEN"],
+      [["--api-url", "ftp://x"], {}, "ftp:"],
+      [[], { FIREZONE_API_URL: "not a url" }, "not a URL"],
+      [[], { MAX_PARTITION_TIME: "soon" }, "not a duration"],
+      [[], { FIREZONE_NO_TELEMETRY: "maybe" }, "FIREZONE_NO_TELEMETRY"],
+      [["route", "explain", "example.com"], {}, "not an IP address"],
+      [["lab", "run", "nope"], {}, "no scenario"]
+    ]
+    for (const [args, env, text] of cases) {
+      const { code, stderr, stdout } = await run(args, { ...base, ...env })
+      assert.strictEqual(code, 2, `${args.join(" ")}: ${stdout}${stderr}`)
+      assert.include(stderr, text)
+      assert.notInclude(stderr, "    at ")
+    }
+  }, 30_000)
+
+  it("ends with 1 without a token and with a bad one, and never shows it", async () => {
+    const none = await run(["--check"], base)
+    assert.strictEqual(none.code, 1)
+    assert.include(none.stderr, base.FIREZONE_TOKEN_PATH)
+    assert.include(none.stderr, "FIREZONE_TOKEN")
+    fs.writeFileSync(base.FIREZONE_TOKEN_PATH, ".secret-token", { mode: 0o644 })
+    const open = await run(["--check"], base)
+    assert.strictEqual(open.code, 1)
+    assert.include(open.stderr, base.FIREZONE_TOKEN_PATH)
+    assert.notInclude(open.stdout + open.stderr, "secret-token")
+    fs.rmSync(base.FIREZONE_TOKEN_PATH)
+    const logs = await run(["--check"], { ...base, FIREZONE_TOKEN: "x", RUST_LOG: "tun=loud" })
+    assert.strictEqual(logs.code, 1)
+    assert.include(logs.stderr, "loud")
+  }, 30_000)
+
+  it("checks a good configuration without connecting", async () => {
+    for (const args of [["--check"], ["--check", "standalone"]]) {
+      const { code, stderr } = await run(args, { ...base, FIREZONE_TOKEN: ".secret-token", FIREZONE_ID: "test" })
+      assert.strictEqual(code, 0, stderr)
+    }
+  }, 30_000)
+})

@@ -19,6 +19,8 @@ export interface DatagramHandlers {
   ) => void
   /** After each batch: flush what the datagrams caused. */
   readonly onBatchEnd: () => void
+  /** The sockets are no longer `blocked`. */
+  readonly onUnblocked?: (() => void) | undefined
 }
 
 export interface PeerSocketStats {
@@ -26,7 +28,7 @@ export interface PeerSocketStats {
   readonly receivedBytes: number
   readonly sent: number
   readonly sentBytes: number
-  /** Datagrams dropped, by reason: `no-route`, `no-socket`, `send-error`, `oversized`, `source-port-0`, `queue-full`. */
+  /** Datagrams dropped, by reason: `no-route`, `no-socket`, `send-error`, `oversized`, `source-port-0`, `queue-full`, and so on. */
   readonly dropped: { readonly [reason: string]: number }
 }
 
@@ -46,6 +48,11 @@ export interface PeerSockets {
     length: number
   ) => void
   readonly flush: () => void
+  /**
+   * Whether the system's send buffer is full. What is sent meanwhile goes to a bounded backlog and is then dropped, so
+   * better read nothing that causes sending until `onUnblocked` (host spec section 10.4).
+   */
+  readonly blocked: () => boolean
   /** The bound port of each family; `undefined` where the family could not be bound. */
   readonly port4: number | undefined
   readonly port6: number | undefined

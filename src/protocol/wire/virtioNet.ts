@@ -3,6 +3,8 @@
  * host spec section 8.2). TUN devices use the byte order of the host, and every host of ours is little-endian.
  */
 
+import { sumBytes } from "./checksum.ts"
+
 export const VIRTIO_NET_HEADER = 10
 
 /** `flags`: the checksum at `csumStart + csumOffset` holds the pseudo-header's sum and has to be completed. */
@@ -39,6 +41,30 @@ export const writeGsoHeader = (
   putU16(bytes, at + 6, csumStart)
   putU16(bytes, at + 8, csumOffset)
 }
+
+/**
+ * Finishes the checksum of the packet `bytes[at, at + length)` that the kernel left to us: the field at
+ * `csumStart + csumOffset` holds the pseudo-header's sum. Returns false, and changes nothing, if it lies outside.
+ */
+export const completeChecksum = (
+  bytes: Uint8Array,
+  at: number,
+  length: number,
+  csumStart: number,
+  csumOffset: number
+): boolean => {
+  if (csumStart + csumOffset + 2 > length) return false
+  const field = at + csumStart + csumOffset
+  // The seed is in the summed range already, at an even distance from its start unless the kernel is mad.
+  if ((csumOffset & 1) !== 0) return false
+  const value = ~sumBytes(bytes, at + csumStart, length - csumStart) & 0xffff
+  const stored = value === 0 && csumOffset === UDP_CHECKSUM ? 0xffff : value // RFC 768: 0 means none
+  bytes[field] = stored >>> 8
+  bytes[field + 1] = stored & 0xff
+  return true
+}
+
+const UDP_CHECKSUM = 6
 
 const u16 = (bytes: Uint8Array, at: number): number => (bytes[at] as number) | (bytes[at + 1] as number) << 8
 

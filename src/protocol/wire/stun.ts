@@ -231,7 +231,7 @@ export class StunBuilder {
   #length = 0
   readonly #type: number
 
-  constructor(method: Method, kind: Class, transactionId: Uint8Array) {
+  constructor(method: number, kind: Class, transactionId: Uint8Array) {
     this.#type = (method & 0x000f) | (method & 0x0070) << 1 | (method & 0x0f80) << 2 | (kind & 1) << 4 | (kind & 2) << 7
     this.transactionId = transactionId
   }

@@ -10,6 +10,8 @@ export interface RouteCacheDouble {
   source: (destination: IpAddress) => IpAddress | undefined
   /** While true, `peek` knows nothing and keeps the callbacks for `settle`. */
   unknown: boolean
+  /** Sets `unknown` at the next eviction, as a cache does that has to look the route up again. */
+  unknownOnceEvicted: boolean
   /** Ends the lookups that `peek` began: their callbacks run. */
   readonly settle: () => void
   /** Every call, in order. */
@@ -45,10 +47,12 @@ export const makeRouteCacheDouble = (): RouteCacheDouble => {
   }
   const evict = (destination: IpAddress, cause: string): void => {
     double.evicted.push({ destination, cause })
+    if (double.unknownOnceEvicted) double.unknown = true
   }
   const double: RouteCacheDouble = {
     source: (destination) => familyOf(destination) === 4 ? loopback4 : loopback6,
     unknown: false,
+    unknownOnceEvicted: false,
     settle: () => {
       const waiting = [...callbacks]
       callbacks.clear()

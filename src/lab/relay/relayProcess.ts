@@ -31,8 +31,8 @@ export interface RelayState extends RelayCounters {
     readonly channels: number
   }>
   readonly knobs: Knobs
-  /** Datagrams that the kernel would not take. */
-  readonly sendErrors: number
+  /** Datagrams that the kernel would not take, and other complaints of its sockets. */
+  readonly socketErrors: number
 }
 
 export interface RelayProcess {
@@ -117,7 +117,7 @@ export const run = (config: RelayConfig): Effect.Effect<RelayProcess, LabError, 
           channels
         })),
         knobs: server.knobs,
-        sendErrors: sockets.sendErrors
+        socketErrors: sockets.socketErrors
       }),
       turn: (knobs) => {
         Object.assign(server.knobs, knobs)
@@ -131,7 +131,7 @@ export const run = (config: RelayConfig): Effect.Effect<RelayProcess, LabError, 
 
 /** Carries datagrams between the machine and the kernel. */
 class Sockets {
-  sendErrors = 0
+  socketErrors = 0
   readonly #server: RelayServer
   readonly #config: RelayConfig
   readonly #listening = new Map<Family, dgram.Socket>()
@@ -183,15 +183,23 @@ class Sockets {
       const address = family === 4 ? this.#config.ipv4 : this.#config.ipv6
       const socket = dgram.createSocket({ type: family === 4 ? "udp4" : "udp6", ipv6Only: family === 6 })
       sockets.set(family, socket)
+      // Taken by somebody else: to its client it is a relay that has lost its way, and nothing leaves from another port.
+      const failed = (): void => {
+        sockets.delete(family)
+        socket.close()
+      }
+      socket.once("error", failed)
+      socket.bind({ address, port, exclusive: true }, () => {
+        socket.off("error", failed)
+        enlarged(socket)
+      })
       this.#receive(socket, (from, bytes) => this.#server.handlePeer(port, from, bytes, performance.now()))
-      socket.bind({ address, port, exclusive: true }, () => enlarged(socket))
     }
   }
 
   #receive(socket: dgram.Socket, handle: (from: SocketAddress, bytes: Uint8Array) => void): void {
-    // Errors of sends end up here; those of the bind of an allocation, too: its client finds it dead, as in the field.
     socket.on("error", () => {
-      this.sendErrors += 1
+      this.socketErrors += 1
     })
     socket.on("message", (bytes, { address, port }) => {
       const from = this.#intern(address)
@@ -212,7 +220,7 @@ class Sockets {
 
   #send(socket: dgram.Socket | undefined, { address, port }: SocketAddress, bytes: Uint8Array): void {
     socket?.send(bytes, port, address, (error) => {
-      if (error !== null) this.sendErrors += 1
+      if (error !== null) this.socketErrors += 1
     })
   }
 }

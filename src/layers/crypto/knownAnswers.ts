@@ -89,12 +89,13 @@ const checkOne = (
     if (!cipher.open(counter, input, room, sealed.length, output, offset)) return `opening ${name}: refused`
     if (!equal(output.subarray(offset, offset + length), plaintext)) return `opening ${name}: another plaintext`
     if (!untouchedOutside(output, offset, end)) return `opening ${name}: wrote out of bounds`
+    if (!equal(input, before)) return `opening ${name}: changed its input`
     for (const at of [room, room + length, room + length + TAG_LENGTH - 1]) {
       input[at] = (input[at] as number) ^ 1
       if (cipher.open(counter, input, room, sealed.length, output, offset)) return `opening ${name}: took a forgery`
       input[at] = (input[at] as number) ^ 1
     }
-    if (!equal(input, before)) return `opening ${name}: changed its input`
+    if (!equal(input, before)) return `refusing ${name}: changed its input`
   }
   return undefined
 }

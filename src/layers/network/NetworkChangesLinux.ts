@@ -18,12 +18,13 @@ import { egressSnapshot, roamsOf } from "./roams.ts"
 export interface NetworkChangesLinuxOptions {
   /** Whatever happens to this interface is our own doing. */
   readonly tunnelName: string
-  /** Bytes for notifications not read yet; what does not fit is an overrun. */
-  readonly receiveBuffer: number
+  /** Bytes for notifications not read yet; what does not fit is an overrun. 1 MiB if not given. */
+  readonly receiveBuffer?: number
 }
 
 const GROUPS = RTMGRP.LINK | RTMGRP.IPV4_IFADDR | RTMGRP.IPV4_ROUTE | RTMGRP.IPV4_RULE
   | RTMGRP.IPV6_IFADDR | RTMGRP.IPV6_ROUTE
+const RECEIVE_BUFFER = 1 << 20
 const DATAGRAMS_PER_TURN = 64
 /** Elements that a slow subscriber may be behind; of more the oldest go, since each says only "look again". */
 const BUFFERED_CHANGES = 256
@@ -56,7 +57,7 @@ const make = (options: NetworkChangesLinuxOptions) =>
               NetlinkNotifications.open({
                 groups: GROUPS,
                 memberships: [RTNLGRP_IPV6_RULE],
-                receiveBuffer: options.receiveBuffer
+                receiveBuffer: options.receiveBuffer ?? RECEIVE_BUFFER
               })
             ),
             (opened) => Effect.sync(() => opened.close())
@@ -86,9 +87,9 @@ const make = (options: NetworkChangesLinuxOptions) =>
     return NetworkChanges.of({ changes, roams: roamsOf(changes, egressSnapshot(resolver)) })
   })
 
-export const layerWith = (options: NetworkChangesLinuxOptions) => Layer.effect(NetworkChanges, make(options))
-/** Listens to the kernel over rtnetlink, in the network namespace where a stream is run. Needs no other service. */
-export const layer: Layer.Layer<NetworkChanges, never, ReadinessPoller | RouteResolver> = layerWith({
-  tunnelName: TUNNEL_NAME_LINUX,
-  receiveBuffer: 1 << 20
-})
+/** Listens to the kernel over rtnetlink, in the network namespace where a stream is run. */
+export const layerWith = (
+  options: NetworkChangesLinuxOptions
+): Layer.Layer<NetworkChanges, never, ReadinessPoller | RouteResolver> => Layer.effect(NetworkChanges, make(options))
+
+export const layer = layerWith({ tunnelName: TUNNEL_NAME_LINUX })

@@ -77,10 +77,10 @@ export interface TunnelOptions {
 }
 
 export interface TunnelSession {
-  /** Everything from the start of the session on; several readers each get all of it. */
+  /** The latest 256 and all that follow, for each reader. One that falls further behind loses the oldest. */
   readonly events: Stream.Stream<TunnelEvent>
   readonly status: Effect.Effect<TunnelStatus>
-  /** The status now and after every change, at most once a second. */
+  /** The status now and after every event, at most once a second. */
   readonly statuses: Stream.Stream<TunnelStatus>
   /** Roaming: route cache, sockets, peers, portal, in this order. */
   readonly reset: (reason: string) => Effect.Effect<void>

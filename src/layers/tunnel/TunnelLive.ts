@@ -1,0 +1,260 @@
+/** The session: one protocol core, driven with device, sockets and portal (design section 2). */
+import * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as PubSub from "effect/PubSub"
+import * as Queue from "effect/Queue"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { Node } from "../../protocol/node/Node.ts"
+import { ClientTunnel } from "../../protocol/tunnel/ClientTunnel.ts"
+import type { ClientTunnelEvent } from "../../protocol/tunnel/types.ts"
+import { ClientConfig } from "../../services/ClientConfig.ts"
+import { NetworkChanges, NetworkMonitorFailed } from "../../services/NetworkChanges.ts"
+import { PeerSocket, type PeerSockets, type PeerSocketStats } from "../../services/PeerSocket.ts"
+import { Portal, type PortalEvent, type PortalProtocol } from "../../services/Portal.ts"
+import { ProtocolCrypto } from "../../services/ProtocolCrypto.ts"
+import { RouteCache } from "../../services/RouteCache.ts"
+import { TunDevice } from "../../services/TunDevice.ts"
+import {
+  Tunnel,
+  TunnelCrashed,
+  type TunnelError,
+  type TunnelEvent,
+  type TunnelOptions,
+  type TunnelSession,
+  type TunnelStatus
+} from "../../services/Tunnel.ts"
+import { makeDataPlane } from "./dataPlane.ts"
+
+/** Monotonic milliseconds. */
+const now = (): number => performance.now()
+
+/** Whoever reads events that slowly loses the oldest; a new reader gets the latest so many. */
+const EVENTS_KEPT = 256
+/** How long a stop waits for goodbyes that the system's send buffer has no room for (tunnel spec 17). */
+const LONGEST_FLUSH = 1000
+const noSockets: PeerSocketStats = { received: 0, receivedBytes: 0, sent: 0, sentBytes: 0, dropped: {} }
+const resubscribe = Schedule.exponential("500 millis").pipe(Schedule.union(Schedule.spaced("30 seconds")))
+
+/** What the core wants done outside it. Requests to the portal are sent on the spot. */
+type CoreEvent = Exclude<ClientTunnelEvent, { readonly _tag: "Request" }>
+
+const make = Effect.gen(function*() {
+  const config = yield* ClientConfig
+  const crypto = yield* ProtocolCrypto
+  const devices = yield* TunDevice
+  const peerSockets = yield* PeerSocket
+  const portals = yield* Portal
+  const network = yield* NetworkChanges
+  const routes = yield* RouteCache
+
+  const start = Effect.fn("Tunnel.start")(function*(options: TunnelOptions) {
+    const failed = yield* Deferred.make<never, TunnelError>()
+    const events = yield* PubSub.sliding<TunnelEvent>({ capacity: EVENTS_KEPT, replay: EVENTS_KEPT })
+    const publish = (event: TunnelEvent): Effect.Effect<void> => Effect.asVoid(PubSub.publish(events, event))
+    // Filled by plain calls, emptied by one fiber, so that things happen in the core's order. The core coalesces what
+    // repeats, and the rest is bounded by its peers and resources.
+    const coreEvents = yield* Queue.unbounded<CoreEvent>()
+
+    const tun = yield* devices.open({ name: config.tunName, offloads: config.offloads })
+    const began = now()
+    const node = new Node({ crypto, now: began, unixEpochMillis: Date.now() - began })
+    const core = new ClientTunnel({ node, crypto, now: began })
+    core.setInternetResourceState(config.activateInternetResource, began)
+
+    const dataPlane = makeDataPlane({
+      core,
+      tun,
+      now,
+      onSettled: () => {
+        for (let event = core.pollEvent(); event !== undefined; event = core.pollEvent()) {
+          // Lost while the portal is away: traffic asks again, and candidates are held back by the core.
+          if (event._tag === "Request") portal.unsafeSend(event.request)
+          else Queue.unsafeOffer(coreEvents, event)
+        }
+      },
+      onDefect: (cause) => Deferred.unsafeDone(failed, Exit.fail(new TunnelCrashed({ cause })))
+    })
+    yield* Effect.addFinalizer(() => Effect.sync(dataPlane.stop))
+    /** Calls into the core, then sends what came of it. */
+    const tell = (call: () => void): Effect.Effect<void> =>
+      Effect.sync(() => {
+        call()
+        dataPlane.settle()
+      })
+
+    // The sockets have a scope of their own: a roam closes them before it binds again, so that their port is free.
+    let sockets: PeerSockets | undefined
+    let socketScope = yield* Scope.make()
+    yield* Effect.addFinalizer((exit) => Effect.suspend(() => Scope.close(socketScope, exit)))
+    const bindSockets = Effect.gen(function*() {
+      sockets = yield* Scope.extend(peerSockets.open(dataPlane.socketHandlers), socketScope)
+      dataPlane.setSockets(sockets)
+    })
+    const closeSockets = Effect.gen(function*() {
+      dataPlane.setSockets(undefined)
+      sockets = undefined
+      const old = socketScope
+      socketScope = yield* Scope.make()
+      yield* Scope.close(old, Exit.void)
+    })
+    yield* bindSockets
+
+    const portal = yield* portals.open({
+      role: "client",
+      url: config.apiUrl,
+      token: options.token,
+      externalId: options.device.id,
+      name: config.name,
+      deviceSerial: options.device.serial,
+      deviceUuid: options.device.uuid,
+      publicKey: node.publicKey,
+      maxPartitionTime: config.maxPartitionTime
+    })
+    yield* tun.start(dataPlane.tunHandlers)
+    // Runs while sockets and device are still there.
+    yield* Effect.addFinalizer(() => Effect.zipRight(tell(() => core.close(now())), flushed(() => sockets)))
+
+    let interfaceStatus: TunnelStatus["interface"]
+    const handleCoreEvent = (event: CoreEvent) =>
+      Effect.gen(function*() {
+        switch (event._tag) {
+          case "TunConfigUpdated": {
+            const { ipv4, ipv6, routes, searchDomain } = event.config
+            const works = yield* tun.configure({ ipv4, ipv6, routes })
+            interfaceStatus = { name: tun.name, ipv4, ipv6, works }
+            yield* publish({ _tag: "InterfaceUp", ipv4, ipv6, searchDomain })
+            return
+          }
+          case "PeerConnected": {
+            const peer = core.status(now()).peers.find(({ peer }) => peer === event.peer)
+            // It may have gone again; then `PeerLost` follows.
+            if (peer !== undefined) yield* publish({ _tag: "PeerConnected", peer })
+            return
+          }
+          default:
+            yield* publish(event)
+        }
+      })
+
+    const handlePortalEvent = (event: PortalEvent<PortalProtocol["client"]["push"]>) => {
+      switch (event._tag) {
+        case "Connected":
+          return Effect.zipRight(
+            tell(() => {
+              portal.unsafeSend({ _tag: "SetSnownetCapabilities", iceless: false })
+              core.portalConnected(now())
+            }),
+            publish({ _tag: "SignedIn" })
+          )
+        case "Disconnected":
+          return Effect.zipRight(
+            tell(() => core.portalDisconnected(now())),
+            publish({ _tag: "PortalLost", reason: event.error.message, retryInMillis: event.retryInMillis })
+          )
+        case "Message":
+          return tell(() => core.handlePush(event.push, now()))
+        case "Failed":
+          return Effect.fail(event.error)
+      }
+    }
+
+    /** Cache, sockets, peers, portal: each needs the one before it (design section 5). */
+    const lock = yield* Effect.makeSemaphore(1)
+    const reset = (reason: string) =>
+      Effect.gen(function*() {
+        yield* routes.invalidateAll("reset")
+        yield* closeSockets
+        yield* bindSockets
+        yield* tell(() => core.reset(now()))
+        yield* portal.reconnect(node.publicKey)
+        yield* publish({ _tag: "Reset", reason })
+      }).pipe(lock.withPermits(1), Effect.uninterruptible)
+
+    /** Nothing here may end: a failure or a bug ends the session. */
+    const supervise = <E extends TunnelError>(name: string, loop: Effect.Effect<unknown, E>) =>
+      loop.pipe(
+        Effect.sandbox,
+        Effect.catchAll((cause): Effect.Effect<unknown> => {
+          if (Cause.isInterruptedOnly(cause)) return Effect.void
+          const error = Cause.failureOption(cause)
+          return Deferred.fail(failed, error._tag === "Some" ? error.value : new TunnelCrashed({ cause }))
+        }),
+        Effect.annotateLogs("module", name),
+        Effect.interruptible,
+        Effect.forkScoped
+      )
+    yield* supervise("tunnel", Effect.forever(Effect.flatMap(Queue.take(coreEvents), handleCoreEvent)))
+    yield* supervise("portal", Effect.forever(Effect.flatMap(Queue.take(portal.events), handlePortalEvent)))
+    yield* supervise("tun", tun.closed)
+    yield* supervise(
+      "network",
+      network.roams.pipe(
+        Stream.mapEffect(() => reset("the network changed")),
+        Stream.runDrain,
+        Effect.zipRight(new NetworkMonitorFailed({ cause: new Error("the stream of roams ended") })),
+        Effect.tapError((error) =>
+          error._tag === "NetworkMonitorFailed"
+            ? Effect.logWarning("cannot follow the network, subscribing again").pipe(
+              Effect.annotateLogs("cause", String(error.cause))
+            )
+            : Effect.void
+        ),
+        Effect.retry({ schedule: resubscribe, while: (error) => error._tag === "NetworkMonitorFailed" }),
+        Effect.catchTag("NetworkMonitorFailed", Effect.die)
+      )
+    )
+
+    const status = Effect.gen(function*() {
+      const routeCache = yield* routes.stats
+      const { dropped, internetResourceActive, peers, resources } = core.status(now())
+      const { lastError, state } = portal.status()
+      return {
+        portal: { state: state === "failed" ? "disconnected" : state, lastError },
+        interface: interfaceStatus,
+        resources,
+        peers,
+        tun: tun.stats(),
+        sockets: sockets?.stats() ?? noSockets,
+        routeCache,
+        dropped,
+        internetResourceActive
+      } satisfies TunnelStatus
+    })
+    // A reader that is busy for a second has missed nothing: the next status says it all.
+    const statuses = Stream.fromEffect(status).pipe(
+      Stream.concat(
+        Stream.fromPubSub(events).pipe(
+          Stream.buffer({ capacity: 1, strategy: "sliding" }),
+          Stream.mapEffect(() => Effect.delay(status, "1 second"))
+        )
+      )
+    )
+
+    return {
+      events: Stream.fromPubSub(events),
+      status,
+      statuses,
+      reset: (reason) => Effect.catchAll(reset(reason), (error) => Effect.asVoid(Deferred.fail(failed, error))),
+      setInternetResourceState: (active) => tell(() => core.setInternetResourceState(active, now())),
+      failed: Deferred.await(failed)
+    } satisfies TunnelSession
+  })
+  return Tunnel.of({ start })
+})
+
+/** Waits until nothing is left in the backlog of the sockets, for a second at most. */
+const flushed = (sockets: () => PeerSockets | undefined): Effect.Effect<void> =>
+  Effect.sleep("10 millis").pipe(
+    Effect.repeat({ while: () => sockets()?.blocked() === true }),
+    Effect.timeoutTo({ duration: LONGEST_FLUSH, onSuccess: () => undefined, onTimeout: () => undefined }),
+    Effect.interruptible,
+    Effect.when(() => sockets()?.blocked() === true),
+    Effect.asVoid
+  )
+
+export const layer = Layer.effect(Tunnel, make)

@@ -1,0 +1,78 @@
+/** Which layer serves which tag: the one place that knows. */
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Redacted from "effect/Redacted"
+import * as DeviceIdentityHost from "../layers/config/DeviceIdentityHost.ts"
+import * as TokenStoreFile from "../layers/config/TokenStoreFile.ts"
+import * as ProtocolCryptoLive from "../layers/crypto/ProtocolCryptoLive.ts"
+import * as LogLive from "../layers/log/LogLive.ts"
+import * as NetworkChangesHost from "../layers/network/NetworkChangesHost.ts"
+import * as ReadinessPollerKoffi from "../layers/poll/ReadinessPollerKoffi.ts"
+import * as HostResolverLive from "../layers/portal/HostResolverLive.ts"
+import * as PortalLive from "../layers/portal/PortalLive.ts"
+import * as RouteCacheInvalidation from "../layers/route/RouteCacheInvalidation.ts"
+import * as RouteCacheLive from "../layers/route/RouteCacheLive.ts"
+import * as RouteResolverHost from "../layers/route/RouteResolverHost.ts"
+import * as DnsSocketLive from "../layers/socket/DnsSocketLive.ts"
+import * as kernelBuffers from "../layers/socket/kernelBuffers.ts"
+import * as PeerSocketHost from "../layers/socket/PeerSocketHost.ts"
+import * as SocketFactoryHost from "../layers/socket/SocketFactoryHost.ts"
+import * as TunDeviceHost from "../layers/tun/TunDeviceHost.ts"
+import * as TunInterfaceHost from "../layers/tun/TunInterfaceHost.ts"
+import * as TunnelLive from "../layers/tunnel/TunnelLive.ts"
+import type { IpAddress } from "../protocol/wire/address.ts"
+import { ClientConfig, type ClientSettings } from "../services/ClientConfig.ts"
+import { connect } from "./connect.ts"
+import { routeExplain } from "./routeExplain.ts"
+
+/** The one cache and what empties it: every layer below asks this very value, so that there is only one. */
+export const routes = ({ tunName }: Pick<ClientSettings, "tunName">) =>
+  RouteCacheInvalidation.layer.pipe(
+    Layer.provideMerge(RouteCacheLive.layer),
+    Layer.provideMerge(NetworkChangesHost.layerWith({ tunnelName: tunName })),
+    Layer.provideMerge(RouteResolverHost.layerWith({ tunnelName: tunName })),
+    Layer.provideMerge(ReadinessPollerKoffi.layer)
+  )
+
+/** Sockets that leave the tunnel, and the control channel over them. */
+export const outside = (settings: Pick<ClientSettings, "offloads" | "tunName">) =>
+  PortalLive.layer.pipe(
+    Layer.provideMerge(HostResolverLive.layer),
+    Layer.provideMerge(DnsSocketLive.layer),
+    Layer.provideMerge(SocketFactoryHost.layer),
+    Layer.provideMerge(PeerSocketHost.layerWith({ offloads: settings.offloads })),
+    Layer.provideMerge(routes(settings))
+  )
+
+/** The whole session; needs only the settings. */
+export const tunnel = (settings: Pick<ClientSettings, "offloads" | "tunName">) =>
+  TunnelLive.layer.pipe(
+    Layer.provide(TunDeviceHost.layer),
+    Layer.provide(TunInterfaceHost.layer),
+    Layer.provide(ProtocolCryptoLive.layer),
+    Layer.provideMerge(outside(settings))
+  )
+
+const log = (settings: Pick<ClientSettings, "logDir">, stream: NodeJS.WriteStream) =>
+  LogLive.layer({
+    filter: process.env["RUST_LOG"] ?? process.env["FIREZONE_LOG"],
+    folder: settings.logDir,
+    base: "firezone-headless-client",
+    journal: process.env["JOURNAL_STREAM"] !== undefined,
+    stream
+  })
+
+export const runClient = (settings: ClientSettings, token: Redacted.Redacted | undefined) =>
+  connect.pipe(
+    Effect.provide(
+      Layer.mergeAll(tunnel(settings), TokenStoreFile.layer(token), DeviceIdentityHost.layer, kernelBuffers.layer).pipe(
+        Layer.provideMerge(Layer.succeed(ClientConfig, settings)),
+        Layer.provideMerge(log(settings, process.stdout))
+      )
+    )
+  )
+
+export const runRouteExplain = (settings: ClientSettings, destination: IpAddress, json: boolean) =>
+  routeExplain(destination, json).pipe(
+    Effect.provide(Layer.provideMerge(routes(settings), log({ logDir: undefined }, process.stderr)))
+  )

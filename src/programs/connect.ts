@@ -52,6 +52,18 @@ const report = (event: TunnelEvent): Effect.Effect<void> => {
   }
 }
 
+/** SIGHUP asks for a reset (host spec section 5.2); on Windows it means that the console closes. */
+const hangups = process.platform === "win32" ? Stream.empty : Stream.asyncPush<void>((emit) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const listener = (): void => void emit.single(undefined)
+      process.on("SIGHUP", listener)
+      return listener
+    }),
+    (listener) => Effect.sync(() => process.off("SIGHUP", listener))
+  )
+)
+
 export const connect = Effect.gen(function*() {
   const config = yield* ClientConfig
   const device = yield* (yield* DeviceIdentity).facts
@@ -70,6 +82,7 @@ export const connect = Effect.gen(function*() {
       Effect.annotateLogs("module", "tunnel"),
       Effect.forkScoped
     )
+    yield* hangups.pipe(Stream.runForEach(() => session.reset("SIGHUP")), Effect.forkScoped)
     yield* Effect.addFinalizer(() => Effect.logInfo("stopping"))
     yield* config.exit ? Effect.raceFirst(Deferred.await(firstInterface), session.failed) : session.failed
   }))

@@ -17,6 +17,8 @@ export interface RouteCacheDouble {
   /** Every call, in order. */
   readonly asked: Array<{ readonly by: "get" | "peek"; readonly destination: IpAddress }>
   readonly evicted: Array<{ readonly destination: IpAddress; readonly cause: string }>
+  /** The causes of every `invalidateAll`, in order. */
+  readonly invalidated: Array<string>
   readonly layer: Layer.Layer<RouteCache>
 }
 
@@ -60,6 +62,7 @@ export const makeRouteCacheDouble = (): RouteCacheDouble => {
     },
     asked: [],
     evicted: [],
+    invalidated: [],
     layer: Layer.sync(RouteCache, () =>
       RouteCache.of({
         get: (destination) =>
@@ -81,7 +84,11 @@ export const makeRouteCacheDouble = (): RouteCacheDouble => {
         },
         evict,
         invalidate: (destination, cause) => Effect.sync(() => evict(destination, cause)),
-        invalidateAll: () => Effect.sync(() => routes.clear()),
+        invalidateAll: (cause) =>
+          Effect.sync(() => {
+            double.invalidated.push(cause)
+            routes.clear()
+          }),
         stats: Effect.succeed({
           generation: 0,
           size: 0,

@@ -1,0 +1,288 @@
+/** The session between doubles of its neighbours, with the real protocol core. */
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Redacted from "effect/Redacted"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { assert, describe, it } from "vitest"
+import { SyscallError } from "../../../src/ffi/SyscallError.ts"
+import * as ProtocolCryptoLive from "../../../src/layers/crypto/ProtocolCryptoLive.ts"
+import * as TunnelLive from "../../../src/layers/tunnel/TunnelLive.ts"
+import type { ClientPush, Init } from "../../../src/protocol/portal/types.ts"
+import { formatNetwork, ip, parseNetwork, SocketAddress } from "../../../src/protocol/wire/address.ts"
+import { ClientConfig, type ClientSettings } from "../../../src/services/ClientConfig.ts"
+import { PortalDisconnected, TokenRejected } from "../../../src/services/Portal.ts"
+import { SocketFailed } from "../../../src/services/SocketFactory.ts"
+import { TunFailed } from "../../../src/services/TunDevice.ts"
+import { Tunnel, type TunnelEvent, type TunnelSession } from "../../../src/services/Tunnel.ts"
+import { makeNetworkChangesDouble, type NetworkChangesDouble } from "../../support/NetworkChangesDouble.ts"
+import { makePeerSocketDouble } from "../../support/PeerSocketDouble.ts"
+import { makePortalDouble } from "../../support/PortalDouble.ts"
+import { makeRouteCacheDouble } from "../../support/RouteCacheDouble.ts"
+import { settings } from "../../support/settings.ts"
+import { makeTunDeviceDouble } from "../../support/TunDeviceDouble.ts"
+
+const RESOURCE = "66666666-6666-4666-8666-666666666664"
+const SITE = { id: "88888888-8888-4888-8888-888888888888", name: "Lab" }
+const network = (text: string) => {
+  const parsed = parseNetwork(text)
+  if (parsed === undefined) throw new Error(text)
+  return parsed
+}
+const init = (changes: Partial<Init> = {}): ClientPush => ({
+  _tag: "Init",
+  init: {
+    interface: { ipv4: ip("100.64.0.1"), ipv6: ip("fd00:2021:1111::1"), upstreamDo53: [], upstreamDoh: [] },
+    resources: [
+      { type: "cidr", id: RESOURCE, name: "Lab", address: network("10.20.0.0/16"), sites: [SITE], filters: [] }
+    ],
+    relays: [],
+    authorizations: [],
+    ...changes
+  }
+})
+
+/** An IPv4 UDP packet without checksum from the tunnel address to 10.20.0.1. */
+const packetToResource = (): Uint8Array => {
+  const packet = new Uint8Array(32)
+  packet.set([0x45, 0, 0, 32, 0, 1, 0, 0, 64, 17, 0, 0, 100, 64, 0, 1, 10, 20, 0, 1, 0x30, 0x39, 0, 7, 0, 12, 0, 0])
+  let sum = 0
+  for (let i = 0; i < 20; i += 2) sum += (packet[i] as number) << 8 | (packet[i + 1] as number)
+  sum = (sum & 0xffff) + (sum >> 16)
+  packet[10] = ~sum >> 8 & 0xff
+  packet[11] = ~sum & 0xff
+  return packet
+}
+
+const makeParts = Effect.gen(function*() {
+  const network: NetworkChangesDouble = yield* makeNetworkChangesDouble
+  return {
+    portal: makePortalDouble<"client">(),
+    tun: makeTunDeviceDouble(),
+    sockets: makePeerSocketDouble(),
+    routes: makeRouteCacheDouble(),
+    network
+  }
+})
+type Parts = Effect.Effect.Success<typeof makeParts>
+
+const layerOf = (parts: Parts, changes: Partial<ClientSettings> = {}) =>
+  TunnelLive.layer.pipe(
+    Layer.provide([
+      parts.portal.layer,
+      parts.tun.layer,
+      parts.sockets.layer,
+      parts.routes.layer,
+      parts.network.layer,
+      ProtocolCryptoLive.layer
+    ]),
+    Layer.provide(Layer.succeed(ClientConfig, settings({ tunName: "tun-test", ...changes })))
+  )
+
+const options = {
+  token: Redacted.make(".token"),
+  device: { id: "device", serial: "serial", uuid: "uuid" }
+}
+
+/** Waits for a fact; the test's own time limit ends a wait for something that never comes. */
+const eventually = (fact: () => boolean): Effect.Effect<void> =>
+  Effect.repeat(Effect.sleep("1 millis"), { until: fact }).pipe(Effect.asVoid)
+
+interface Running extends Parts {
+  readonly session: TunnelSession
+  readonly seen: Array<TunnelEvent>
+  /** Ends the session. */
+  readonly stop: Effect.Effect<void>
+}
+
+const withSession = (
+  body: (running: Running) => Effect.Effect<void, unknown>,
+  changes: Partial<ClientSettings> = {}
+): Promise<void> =>
+  Effect.gen(function*() {
+    const parts = yield* makeParts
+    const scope = yield* Scope.make()
+    yield* Effect.gen(function*() {
+      const session = yield* Scope.extend(Effect.flatMap(Tunnel, (tunnel) => tunnel.start(options)), scope)
+      const seen: Array<TunnelEvent> = []
+      const reader = yield* Effect.fork(
+        Stream.runForEach(session.events, (event) => Effect.sync(() => seen.push(event)))
+      )
+      yield* body({ ...parts, session, seen, stop: Scope.close(scope, Exit.void) })
+      yield* Fiber.interrupt(reader)
+    }).pipe(Effect.ensuring(Scope.close(scope, Exit.void)), Effect.provide(layerOf(parts, changes)))
+  }).pipe(Effect.runPromise)
+
+const failure = (session: TunnelSession) => Effect.flip(session.failed)
+
+describe("tunnel session", () => {
+  it("opens device, sockets and portal with the settings and one key", () =>
+    withSession(({ portal, sockets, tun }) =>
+      Effect.sync(() => {
+        assert.deepStrictEqual(tun.opened, [{ name: "tun-test", offloads: false }])
+        assert.strictEqual(sockets.opened, 1)
+        const [opened] = portal.opened
+        assert.strictEqual(opened?.publicKey.length, 32)
+        assert.deepInclude(opened, { role: "client", externalId: "device", deviceSerial: "serial", deviceUuid: "uuid" })
+      }), { offloads: false }))
+
+  it("signs in, sets the interface up, and asks for what traffic wants", () =>
+    withSession(({ portal, seen, session, tun }) =>
+      Effect.gen(function*() {
+        portal.emit({ _tag: "Connected" })
+        portal.emit({ _tag: "Message", push: init() })
+        yield* eventually(() => seen.some(({ _tag }) => _tag === "InterfaceUp"))
+        assert.deepStrictEqual(portal.sent[0], { _tag: "SetSnownetCapabilities", iceless: false })
+        const [configured] = tun.configured
+        if (configured === undefined) throw new Error("not configured")
+        assert.deepInclude(configured, { ipv4: "100.64.0.1", ipv6: "fd00:2021:1111::1" })
+        assert.include(configured.routes.map(formatNetwork), "10.20.0.0/16")
+        assert.strictEqual(seen[0]?._tag, "SignedIn")
+        assert.isTrue(tun.deliver(packetToResource()))
+        assert.deepInclude(portal.sent.at(-1), { _tag: "RequestAuthorization", resourceId: RESOURCE })
+        const status = yield* session.status
+        assert.strictEqual(status.portal.state, "connected")
+        assert.deepStrictEqual(status.interface?.works, { ipv4: true, ipv6: true })
+        assert.deepStrictEqual(status.resources.map(({ id, status }) => ({ id, status })), [
+          { id: RESOURCE, status: "Unknown" }
+        ])
+      })
+    ))
+
+  it("tells a late reader what happened before, and every reader the status", () =>
+    withSession(({ portal, seen, session }) =>
+      Effect.gen(function*() {
+        portal.emit({ _tag: "Connected" })
+        portal.emit({ _tag: "Message", push: init() })
+        yield* eventually(() => seen.some(({ _tag }) => _tag === "InterfaceUp"))
+        const late = yield* session.events.pipe(
+          Stream.takeUntil(({ _tag }) => _tag === "InterfaceUp"),
+          Stream.runCollect
+        )
+        assert.deepStrictEqual([...late], seen.slice(0, late.length))
+        const [first] = yield* session.statuses.pipe(Stream.take(1), Stream.runCollect)
+        assert.strictEqual(first?.resources.length, 1)
+      })
+    ))
+
+  it("says that the portal is away, goes on, and takes the resources of the next init", () =>
+    withSession(({ portal, seen, session }) =>
+      Effect.gen(function*() {
+        portal.emit({ _tag: "Connected" })
+        portal.emit({ _tag: "Message", push: init() })
+        portal.emit({
+          _tag: "Disconnected",
+          error: new PortalDisconnected({ reason: "gone", requested: false }),
+          retryInMillis: 100
+        })
+        yield* eventually(() => seen.some(({ _tag }) => _tag === "PortalLost"))
+        assert.strictEqual((yield* session.status).resources.length, 1)
+        portal.emit({ _tag: "Connected" })
+        portal.emit({ _tag: "Message", push: init({ resources: [] }) })
+        yield* eventually(() => seen.some((event) => event._tag === "ResourcesUpdated" && event.resources.length === 0))
+      })
+    ))
+
+  it("fails when the portal gives up, the device goes, or the interface cannot be set up", async () => {
+    await withSession(({ portal, session }) =>
+      Effect.gen(function*() {
+        portal.emit({ _tag: "Failed", error: new TokenRejected({ detail: "expired" }) })
+        assert.strictEqual((yield* failure(session))._tag, "TokenRejected")
+      })
+    )
+    await withSession(({ session, tun }) =>
+      Effect.gen(function*() {
+        tun.remove(new TunFailed({ step: "read", cause: "gone" }))
+        assert.strictEqual((yield* failure(session))._tag, "TunFailed")
+      })
+    )
+    await withSession(({ portal, session, tun }) =>
+      Effect.gen(function*() {
+        tun.configureFailure = new TunFailed({ step: "add address", cause: "EPERM" })
+        portal.emit({ _tag: "Connected" })
+        portal.emit({ _tag: "Message", push: init() })
+        const error = yield* failure(session)
+        assert.include(error.message, "add address")
+      })
+    )
+  })
+
+  it("leaves nothing open when it cannot start", () =>
+    Effect.gen(function*() {
+      const parts = yield* makeParts
+      parts.sockets.failure = new SocketFailed({
+        operation: "bind 0.0.0.0:0",
+        cause: new SyscallError({ syscall: "bind", code: 13, errno: "EACCES" })
+      })
+      const error = yield* Effect.flatMap(Tunnel, (tunnel) => tunnel.start(options)).pipe(
+        Effect.scoped,
+        Effect.flip,
+        Effect.provide(layerOf(parts))
+      )
+      assert.strictEqual(error._tag, "SocketFailed")
+      assert.isFalse(parts.tun.isOpen())
+      assert.deepStrictEqual(parts.portal.opened, [])
+    }).pipe(Effect.runPromise))
+
+  it("roams: cache, sockets, peers, portal, in this order and under a new key", () =>
+    withSession(({ network, portal, routes, seen, sockets }) =>
+      Effect.gen(function*() {
+        // What each step finds of the one before it.
+        const found: Array<unknown> = []
+        const reconnects = portal.reconnects.push.bind(portal.reconnects)
+        portal.reconnects.push = (key) => {
+          found.push({ invalidated: [...routes.invalidated], opened: sockets.opened, open: sockets.isOpen() })
+          return reconnects(key)
+        }
+        portal.emit({ _tag: "Connected" })
+        yield* eventually(() => seen.some(({ _tag }) => _tag === "SignedIn"))
+        // The subscription of the session begins with it; a roam before that would be nobody's.
+        yield* network.roam.pipe(
+          Effect.zipRight(Effect.sleep("1 millis")),
+          Effect.repeat({ until: () => portal.reconnects.length > 0 })
+        )
+        assert.deepStrictEqual(found[0], { invalidated: ["reset"], opened: 2, open: true })
+        assert.notDeepEqual(portal.reconnects[0], portal.opened[0]?.publicKey)
+        yield* eventually(() => seen.some(({ _tag }) => _tag === "Reset"))
+      })
+    ))
+
+  it("says why when it cannot bind again after a roam", () =>
+    withSession(({ session, sockets }) =>
+      Effect.gen(function*() {
+        sockets.failure = new SocketFailed({
+          operation: "bind 0.0.0.0:0",
+          cause: new SyscallError({ syscall: "bind", code: 13, errno: "EACCES" })
+        })
+        yield* session.reset("test")
+        assert.strictEqual((yield* failure(session))._tag, "SocketFailed")
+      })
+    ))
+
+  it("waits for a full send buffer when it stops, but not for ever, and closes what it opened", () =>
+    withSession(({ sockets, stop, tun }) =>
+      Effect.gen(function*() {
+        sockets.setBlocked(true)
+        const stopped = yield* Deferred.make<void>()
+        yield* Effect.fork(Effect.zipRight(stop, Deferred.succeed(stopped, undefined)))
+        yield* Effect.sleep("20 millis")
+        assert.isTrue(sockets.isOpen() && tun.isOpen())
+        yield* Deferred.await(stopped)
+        assert.isFalse(sockets.isOpen() || tun.isOpen())
+      })
+    ))
+
+  it("counts datagrams that mean nothing and goes on", () =>
+    withSession(({ session, sockets }) =>
+      Effect.gen(function*() {
+        const local = new SocketAddress(ip("127.0.0.1"), 52625)
+        const from = new SocketAddress(ip("127.0.0.1"), 4000)
+        sockets.deliver(local, from, [new Uint8Array(0), Uint8Array.of(0xff), new Uint8Array(1300).fill(4)])
+        const status = yield* session.status
+        assert.isAbove(status.dropped["unreadable-datagram"] ?? 0, 0)
+      })
+    ))
+})

@@ -1,7 +1,7 @@
 /** Readiness from libuv through `koffi.node.poll`, with the checks that this young API lacks. */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import koffi from "koffi"
+import koffi, { type node } from "koffi"
 import * as fs from "node:fs"
 import { errnoName } from "../../ffi/linux/libc.ts"
 import { SyscallError } from "../../ffi/SyscallError.ts"
@@ -9,10 +9,10 @@ import { ReadinessPoller } from "../../services/ReadinessPoller.ts"
 import * as ReadinessPollerAsync from "./ReadinessPollerAsync.ts"
 
 type OnReady = (readable: boolean, writable: boolean) => void
-type PollHandle = koffi.node.PollHandle
+type PollHandle = node.PollHandle
 /** koffi 3.3 types the callback as `(events)`, but calls it with libuv's status in front. */
-type OnPoll = (status: number, events: koffi.node.PollEvents) => void
-type Poll = (fd: number, options: koffi.node.PollOptions, callback: OnPoll) => PollHandle
+type OnPoll = (status: number, events: node.PollEvents) => void
+type Poll = (fd: number, options: node.PollOptions, callback: OnPoll) => PollHandle
 
 const nativePoll = (): Poll | undefined => (koffi.node as { poll?: unknown } | undefined)?.poll as Poll | undefined
 

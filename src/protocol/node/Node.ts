@@ -1,0 +1,557 @@
+import { CIPHER_HEADROOM, CIPHER_TAILROOM, type Crypto } from "../crypto.ts"
+import { looksLikeStun, parseCheck } from "../ice/checkMessage.ts"
+import { IceAgent } from "../ice/IceAgent.ts"
+import { Allocation } from "../turn/Allocation.ts"
+import type { GatheredCandidate } from "../turn/types.ts"
+import { type IpAddress, SocketAddress } from "../wire/address.ts"
+import { classify, DATA_HEADER_LENGTH, DATA_OVERHEAD, MessageType, readReceiverIndex } from "../wire/wireguard.ts"
+import { decryptInitiatorKey } from "../wireguard/handshake.ts"
+import { IndexAllocator } from "../wireguard/IndexAllocator.ts"
+import { RateLimiter } from "../wireguard/RateLimiter.ts"
+import { iceTimers } from "../wireguard/types.ts"
+import { WireguardTunnel } from "../wireguard/WireguardTunnel.ts"
+import { activeSchedule, Connection } from "./Connection.ts"
+import { ConnectionTable } from "./ConnectionTable.ts"
+import { GOODBYE_LENGTH, mergeEcn, readEcn, writeGoodbye } from "./innerPacket.ts"
+import { type AllocationApi, CHANNEL_HEADER_LENGTH, type MakeAllocation, RelayInput, Relays } from "./Relays.ts"
+import { TimedMap } from "./TimedMap.ts"
+import {
+  type ConnectionRequest,
+  Decapsulated,
+  Encapsulated,
+  type InnerPacket,
+  type NodeApi,
+  type NodeEvent,
+  type PeerId,
+  type PeerStatus,
+  type Relay,
+  type RelayId,
+  type Transmit
+} from "./types.ts"
+
+export interface NodeOptions {
+  readonly crypto: Crypto
+  /** Monotonic milliseconds of the creation. */
+  readonly now: number
+  /** Unix time in milliseconds at `now` = 0. */
+  readonly unixEpochMillis: number
+  /** 32 bytes; fresh ones by default, and after a hard `reset` in any case. */
+  readonly privateKey?: Uint8Array | undefined
+  /** The client of a relay; a double in tests. */
+  readonly makeAllocation?: MakeAllocation | undefined
+}
+
+/** How long the answer to a check is waited for, and how many are remembered. */
+const TRANSACTION_LIFETIME = 10_000
+const MAX_TRANSACTIONS = 65_536
+/** Datagrams of our own making that wait for `pollTransmit`: the driver drains them after each call. */
+const MAX_QUEUED = 1024
+const RELAY_PORT = 3478
+const KEY_LENGTH = 32
+const NOWHERE = new SocketAddress("0.0.0.0" as IpAddress, 0)
+
+/**
+ * The connectivity layer (connectivity spec): WireGuard tunnels to peers, over paths that ICE finds with the help of TURN
+ * relays. Everything is driven by its calls; nothing here allocates for a data packet.
+ */
+export class Node implements NodeApi {
+  readonly transmit: Transmit = {
+    source: undefined,
+    destination: NOWHERE,
+    ecn: 0,
+    buffer: new Uint8Array(0),
+    offset: 0,
+    length: 0
+  }
+  readonly packet: InnerPacket = { peer: "", buffer: new Uint8Array(0), offset: 0, length: 0 }
+  /** Inbound datagrams that changed nothing: stragglers of a connection that ended within 5 s, and all others. */
+  readonly dropped = { recent: 0, other: 0 }
+  readonly #crypto: Crypto
+  readonly #unixEpochMillis: number
+  readonly #indices: IndexAllocator
+  readonly #connections = new ConnectionTable()
+  readonly #relays: Relays
+  readonly #transactions = new TimedMap<string, Connection>(TRANSACTION_LIFETIME, MAX_TRANSACTIONS)
+  readonly #queue: Array<Transmit> = []
+  readonly #events: Array<NodeEvent> = []
+  /** For `removeConnection`, which is told no time and needs none but for this. */
+  #latestNow: number
+  #privateKey: Uint8Array
+  #publicKey: Uint8Array
+  #limiter: RateLimiter
+
+  constructor(options: NodeOptions) {
+    this.#crypto = options.crypto
+    this.#unixEpochMillis = options.unixEpochMillis
+    this.#latestNow = options.now
+    this.#indices = new IndexAllocator(options.crypto)
+    this.#relays = new Relays(
+      options.crypto,
+      options.makeAllocation ?? ((relay, now) => new Allocation({ relay, crypto: options.crypto, now }))
+    )
+    this.#privateKey = options.privateKey ?? options.crypto.randomBytes(KEY_LENGTH)
+    this.#publicKey = options.crypto.x25519PublicKey(this.#privateKey)
+    this.#limiter = this.#makeLimiter(options.now)
+  }
+
+  get publicKey(): Uint8Array {
+    return this.#publicKey
+  }
+
+  upsertConnection(request: ConnectionRequest, now: number): "Created" | "Reused" | "NoRelays" {
+    const existing = this.#connections.get(request.peer)
+    if (existing?.matches(request) === true) {
+      this.#reuse(existing, now)
+      return "Reused"
+    }
+    if (existing !== undefined) this.#forget(existing, now)
+    if (request.iceless) {
+      // The place where an agent of the path mode (spec section 10) comes in. Until then we never advertise it.
+      this.#events.push({
+        _tag: "ConnectionFailed",
+        peer: request.peer,
+        reason: "the portal asked for the iceless mode, which this client did not offer"
+      })
+      return "Created"
+    }
+    const relay = this.#relays.pick()
+    if (relay === undefined) return "NoRelays"
+    this.#create(request, relay, now)
+    return "Created"
+  }
+
+  addRemoteCandidate(peer: PeerId, candidate: string, now: number): void {
+    const connection = this.#connections.get(peer)
+    if (connection === undefined) return
+    const [first] = connection.addRemoteCandidate(candidate, now)
+    if (first !== undefined && first.kind !== "host" && connection.relay !== undefined) {
+      this.#relays.get(connection.relay)?.bindChannel(first.address, now)
+    }
+    this.#advance(connection, now)
+  }
+
+  removeRemoteCandidate(peer: PeerId, candidate: string, now: number): void {
+    const connection = this.#connections.get(peer)
+    if (connection === undefined) return
+    connection.removeRemoteCandidate(candidate, now)
+    this.#advance(connection, now)
+  }
+
+  updateRelays(remove: ReadonlyArray<RelayId>, add: ReadonlyArray<Relay>, now: number): void {
+    this.#relays.update(remove, add, now)
+    this.#takeRelayEvents(now)
+  }
+
+  hasConnection(peer: PeerId): boolean {
+    return this.#connections.get(peer) !== undefined
+  }
+
+  isEstablished(peer: PeerId): boolean {
+    return this.#connections.get(peer)?.established === true
+  }
+
+  encapsulate(peer: PeerId, buffer: Uint8Array, offset: number, length: number, now: number): Encapsulated {
+    const connection = this.#connections.get(peer)
+    if (connection === undefined) return Encapsulated.UnknownConnection
+    // Also between the path and the first session: the caller's queue is better than the loss (spec 12.3).
+    if (!connection.established) return Encapsulated.StillConnecting
+    connection.touch(now)
+    return this.#seal(connection, buffer, offset, length, now, this.transmit)
+  }
+
+  decapsulate(
+    local: SocketAddress,
+    from: SocketAddress,
+    ecn: number,
+    input: Uint8Array,
+    offset: number,
+    length: number,
+    output: Uint8Array,
+    outputOffset: number,
+    now: number
+  ): Decapsulated {
+    let to = local
+    let source = from
+    let at = offset
+    let size = length
+    if (from.port === RELAY_PORT && length > 0) {
+      const relayed = this.#relays.handleInput(local, from, input, offset, length, now)
+      if (relayed === RelayInput.Dropped) return this.#drop(now)
+      if (relayed === RelayInput.Handled) {
+        this.#takeRelayEvents(now)
+        return Decapsulated.Handled
+      }
+      if (relayed === RelayInput.Unwrapped) {
+        const { unwrapped } = this.#relays
+        to = unwrapped.local ?? local
+        source = unwrapped.from ?? from
+        at += CHANNEL_HEADER_LENGTH
+        size -= CHANNEL_HEADER_LENGTH
+      }
+    }
+    if (looksLikeStun(input, at, size)) {
+      return this.#handleCheck(to, source, input.slice(at, at + size), now)
+    }
+    const type = classify(input, at, size)
+    if (type !== MessageType.Data) {
+      return type === 0
+        ? this.#drop(now)
+        : this.#handleHandshake(type, to, source, input.slice(at, at + size), now)
+    }
+    const prefix = readReceiverIndex(input, at) >>> 8
+    const connection = this.#connections.byPrefix(prefix)
+    if (connection === undefined) return this.#drop(now, prefix)
+    const opened = connection.tunnel.open(input, at, size, output, outputOffset, now)
+    if (opened < 0) return this.#drop(now)
+    if (!connection.established) this.#update(connection, now)
+    if (opened === 0) return Decapsulated.Handled
+    connection.touch(now)
+    mergeEcn(output, outputOffset, ecn)
+    const { packet } = this
+    packet.peer = connection.peer
+    packet.buffer = output
+    packet.offset = outputOffset
+    packet.length = opened
+    return Decapsulated.Packet
+  }
+
+  closeConnection(peer: PeerId, now: number): void {
+    const connection = this.#connections.get(peer)
+    if (connection === undefined) return
+    this.#forget(connection, now)
+    if (!connection.established) return
+    this.#sayGoodbye(connection, now)
+    this.#events.push({ _tag: "ConnectionClosed", peer })
+  }
+
+  removeConnection(peer: PeerId): void {
+    const connection = this.#connections.get(peer)
+    if (connection !== undefined) this.#forget(connection, this.#latestNow)
+  }
+
+  closeAll(now: number): void {
+    for (const connection of [...this.#connections]) this.closeConnection(connection.peer, now)
+  }
+
+  reset(now: number): void {
+    this.#latestNow = now
+    this.#queue.length = 0
+    this.#events.length = 0
+    this.#transactions.clear()
+    // Of connections in path mode alone the sessions would survive (spec 12.7); there are none.
+    for (const connection of [...this.#connections]) {
+      this.#forget(connection, now)
+      this.#events.push({ _tag: "ConnectionClosed", peer: connection.peer })
+    }
+    this.#privateKey = this.#crypto.randomBytes(KEY_LENGTH)
+    this.#publicKey = this.#crypto.x25519PublicKey(this.#privateKey)
+    this.#limiter = this.#makeLimiter(now)
+    this.#relays.restart(now)
+  }
+
+  handleTimeout(now: number): void {
+    this.#latestNow = now
+    this.#relays.handleTimeout(now)
+    this.#takeRelayEvents(now)
+    for (const connection of [...this.#connections]) this.#advance(connection, now)
+  }
+
+  pollTransmit(): Transmit | undefined {
+    return this.#queue.shift() ?? this.#relays.pollTransmit()
+  }
+
+  pollEvent(): NodeEvent | undefined {
+    return this.#events.shift()
+  }
+
+  pollTimeout(): number | undefined {
+    let next = this.#relays.pollTimeout() ?? Number.POSITIVE_INFINITY
+    for (const connection of this.#connections) next = Math.min(next, connection.pollTimeout())
+    return next === Number.POSITIVE_INFINITY ? undefined : next
+  }
+
+  status(now: number): ReadonlyArray<PeerStatus> {
+    return [...this.#connections].map((connection) => connection.status(now))
+  }
+
+  #makeLimiter(now: number): RateLimiter {
+    return new RateLimiter({ crypto: this.#crypto, publicKey: this.#publicKey, now })
+  }
+
+  #create(request: ConnectionRequest, relay: RelayId, now: number): void {
+    const crypto = this.#crypto
+    const indexPrefix = this.#indices.next()
+    if (indexPrefix === undefined) throw new Error("this node has made 2^24 connections, and has no index for another")
+    const agent = new IceAgent({
+      crypto,
+      role: request.role,
+      localCredentials: request.localCredentials,
+      remoteCredentials: request.remoteCredentials,
+      schedule: activeSchedule(request)
+    })
+    const tunnel = new WireguardTunnel({
+      crypto,
+      privateKey: this.#privateKey,
+      remoteKey: request.remoteKey,
+      presharedKey: request.presharedKey,
+      indexPrefix,
+      timers: iceTimers,
+      unixEpochMillis: this.#unixEpochMillis
+    }, now)
+    const connection = new Connection({ request, agent, tunnel, indexPrefix, relay }, now)
+    this.#connections.add(connection)
+    this.#addCandidates(connection)
+    this.#advance(connection, now)
+  }
+
+  /** The peer starts over, as far as it knows: tell it everything again (spec 12.2). */
+  #reuse(connection: Connection, now: number): void {
+    connection.touch(now)
+    if (connection.relay !== undefined) {
+      for (const candidate of this.#relays.candidates(connection.relay)) connection.addLocalCandidate(candidate)
+    }
+    for (const candidate of connection.agent.announcements()) this.#announce(connection, candidate)
+    connection.proposeHandshake(now)
+    this.#advance(connection, now)
+  }
+
+  #addCandidates(connection: Connection): void {
+    if (connection.relay === undefined) return
+    for (const candidate of this.#relays.candidates(connection.relay)) {
+      this.#announce(connection, connection.addLocalCandidate(candidate))
+    }
+  }
+
+  #announce(connection: Connection, candidate: string | undefined): void {
+    if (candidate !== undefined) this.#events.push({ _tag: "NewIceCandidate", peer: connection.peer, candidate })
+  }
+
+  #forget(connection: Connection, now: number): void {
+    this.#connections.remove(connection, now)
+    this.#transactions.removeValue(connection)
+  }
+
+  /** Lets a connection do what is due, after anything that may have changed it. */
+  #advance(connection: Connection, now: number): void {
+    const failure = connection.handleTimeout(now)
+    if (failure !== undefined) {
+      this.#forget(connection, now)
+      this.#events.push({ _tag: "ConnectionFailed", peer: connection.peer, reason: failure })
+      return
+    }
+    this.#update(connection, now)
+  }
+
+  #update(connection: Connection, now: number): void {
+    if (connection.update(now)) this.#events.push({ _tag: "ConnectionEstablished", peer: connection.peer })
+    this.#drain(connection, now)
+  }
+
+  #takeRelayEvents(now: number): void {
+    for (let event = this.#relays.pollEvent(); event !== undefined; event = this.#relays.pollEvent()) {
+      switch (event._tag) {
+        case "NewCandidate":
+          for (const connection of this.#connections) {
+            if (connection.relay !== event.relay) continue
+            connection.touch(now)
+            this.#announce(connection, connection.addLocalCandidate(event.candidate))
+          }
+          break
+        case "InvalidatedCandidate":
+          this.#withdraw(event.candidate, now)
+          break
+        case "Gone":
+          for (const connection of this.#connections) if (connection.relay === event.relay) connection.relay = undefined
+          break
+        case "NoneLeft":
+          this.#events.push({ _tag: "NoRelays" })
+          break
+      }
+    }
+    for (const connection of this.#connections) {
+      if (connection.relay === undefined) this.#migrate(connection)
+    }
+    for (const connection of [...this.#connections]) this.#advance(connection, now)
+  }
+
+  #withdraw(candidate: GatheredCandidate, now: number): void {
+    for (const connection of this.#connections) {
+      const text = connection.agent.removeLocalCandidate(candidate)
+      if (text === undefined) continue
+      connection.touch(now)
+      this.#events.push({ _tag: "InvalidateIceCandidate", peer: connection.peer, candidate: text })
+    }
+  }
+
+  /** Adopts another relay, if one has been measured (spec 12.6). */
+  #migrate(connection: Connection): void {
+    connection.relay = this.#relays.pick()
+    if (connection.relay === undefined) return
+    this.#addCandidates(connection)
+  }
+
+  /** `name` is what the datagram called its connection by, if there is none of that name. */
+  #drop(now: number, name?: string | number | Uint8Array): Decapsulated {
+    if (name !== undefined && this.#connections.wasRecent(name, now)) this.dropped.recent += 1
+    else this.dropped.other += 1
+    return Decapsulated.Dropped
+  }
+
+  #handleCheck(local: SocketAddress, from: SocketAddress, bytes: Uint8Array, now: number): Decapsulated {
+    const check = parseCheck(bytes)
+    if (check?._tag === "Request") {
+      const connection = this.#connections.byUfrags(check.localUfrag, check.remoteUfrag)
+      if (connection?.agent.handleRequest(local, from, check, now) !== true) {
+        return this.#drop(now, `${check.localUfrag}:${check.remoteUfrag}`)
+      }
+      this.#advance(connection, now)
+      return Decapsulated.Handled
+    }
+    if (check?._tag !== "Success") return this.#drop(now)
+    const connection = this.#transactions.take(check.transaction, now)
+    if (connection?.agent.handleResponse(check, now) !== true) return this.#drop(now)
+    this.#advance(connection, now)
+    return Decapsulated.Handled
+  }
+
+  #handleHandshake(
+    type: MessageType,
+    local: SocketAddress,
+    from: SocketAddress,
+    message: Uint8Array,
+    now: number
+  ): Decapsulated {
+    if (type !== MessageType.CookieReply) {
+      const verdict = this.#limiter.verify(message, from.address, now)
+      if (verdict._tag === "Dropped") return this.#drop(now)
+      if (verdict._tag === "CookieReply") {
+        this.#send(local, this.#relays.holding(local) !== undefined, from, verdict.message, now)
+        return Decapsulated.Handled
+      }
+    }
+    const connection = this.#recipient(type, message)
+    if (!(connection instanceof Connection)) {
+      return this.#drop(now, connection)
+    }
+    const { tunnel } = connection
+    const outcome = type === MessageType.Initiation
+      ? tunnel.handleInitiation(message, now)
+      : type === MessageType.Response
+      ? tunnel.handleResponse(message, now)
+      : tunnel.handleCookieReply(message, now)
+    if (outcome === "Rejected") return this.#drop(now)
+    this.#advance(connection, now)
+    return Decapsulated.Handled
+  }
+
+  /** Whose handshake message this is, or the name of nobody we know. */
+  #recipient(type: MessageType, message: Uint8Array): Connection | Uint8Array | number | undefined {
+    if (type !== MessageType.Initiation) {
+      const prefix = readReceiverIndex(message, 0) >>> 8
+      return this.#connections.byPrefix(prefix) ?? prefix
+    }
+    const key = decryptInitiatorKey(this.#crypto, this.#privateKey, this.#publicKey, message)
+    return key === undefined ? undefined : this.#connections.byKey(key) ?? key
+  }
+
+  #seal(
+    connection: Connection,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    now: number,
+    transmit: Transmit
+  ): Encapsulated {
+    const { path, tunnel } = connection
+    if (path === undefined) return Encapsulated.NoSession
+    const ecn = readEcn(buffer, offset) // before it is encrypted
+    let source: SocketAddress | undefined = path.local
+    let destination = path.remote
+    let start = offset - DATA_HEADER_LENGTH
+    if (path.localKind === "relay") {
+      // The present relay, though the path may still name an address that the former one held.
+      const allocation = connection.relay === undefined ? undefined : this.#relays.get(connection.relay)
+      const server = allocation?.server
+      const channel = allocation?.channelTo(path.remote, now) ?? 0
+      if (server === undefined || channel === 0) return Encapsulated.Dropped
+      source = undefined
+      destination = server
+      start -= CHANNEL_HEADER_LENGTH
+      if (!tunnel.seal(buffer, offset, length, now)) return Encapsulated.NoSession
+      writeChannelHeader(buffer, start, channel, length + DATA_OVERHEAD)
+    } else if (!tunnel.seal(buffer, offset, length, now)) {
+      return Encapsulated.NoSession
+    }
+    transmit.source = source
+    transmit.destination = destination
+    transmit.ecn = ecn
+    transmit.buffer = buffer
+    transmit.offset = start
+    transmit.length = offset + length + DATA_OVERHEAD - DATA_HEADER_LENGTH - start
+    return Encapsulated.Sent
+  }
+
+  #sayGoodbye(connection: Connection, now: number): void {
+    const buffer = new Uint8Array(CIPHER_HEADROOM + GOODBYE_LENGTH + CIPHER_TAILROOM)
+    writeGoodbye(buffer, CIPHER_HEADROOM)
+    const transmit: Transmit = { ...this.transmit }
+    const outcome = this.#seal(connection, buffer, CIPHER_HEADROOM, GOODBYE_LENGTH, now, transmit)
+    if (outcome === Encapsulated.Sent) this.#enqueue(transmit)
+  }
+
+  #enqueue(transmit: Transmit): void {
+    if (this.#queue.length >= MAX_QUEUED) this.#queue.shift()
+    this.#queue.push(transmit)
+  }
+
+  /** Moves what connections want to send into datagrams. */
+  #drain(connection: Connection, now: number): void {
+    const { agent, path } = connection
+    for (let check = agent.pollTransmit(); check !== undefined; check = agent.pollTransmit()) {
+      const isSent = this.#send(check.source, check.relayed, check.destination, check.message, now)
+      if (isSent && check.transaction !== undefined) this.#transactions.set(check.transaction, connection, now)
+    }
+    for (let message = connection.pollTunnel(); message !== undefined; message = connection.pollTunnel()) {
+      if (path?.localKind === "relay") {
+        const allocation = connection.relay === undefined ? undefined : this.#relays.get(connection.relay)
+        if (allocation !== undefined) this.#sendRelayed(allocation, path.remote, message, now)
+      } else if (path !== undefined) {
+        this.#send(path.local, false, path.remote, message, now)
+      }
+    }
+  }
+
+  /** From a socket address of ours, or through the relay that holds `source`. Returns whether it leaves. */
+  #send(
+    source: SocketAddress,
+    relayed: boolean,
+    destination: SocketAddress,
+    message: Uint8Array,
+    now: number
+  ): boolean {
+    if (relayed) {
+      const allocation = this.#relays.holding(source)
+      return allocation !== undefined && this.#sendRelayed(allocation, destination, message, now)
+    }
+    this.#enqueue({ source, destination, ecn: 0, buffer: message, offset: 0, length: message.length })
+    return true
+  }
+
+  #sendRelayed(allocation: AllocationApi, peer: SocketAddress, message: Uint8Array, now: number): boolean {
+    const { server } = allocation
+    const channel = server === undefined ? 0 : allocation.channelTo(peer, now)
+    if (server === undefined || channel === 0) return false
+    const buffer = new Uint8Array(CHANNEL_HEADER_LENGTH + message.length)
+    writeChannelHeader(buffer, 0, channel, message.length)
+    buffer.set(message, CHANNEL_HEADER_LENGTH)
+    this.#enqueue({ source: undefined, destination: server, ecn: 0, buffer, offset: 0, length: buffer.length })
+    return true
+  }
+}
+
+const writeChannelHeader = (buffer: Uint8Array, at: number, channel: number, length: number): void => {
+  buffer[at] = channel >>> 8
+  buffer[at + 1] = channel & 0xff
+  buffer[at + 2] = length >>> 8
+  buffer[at + 3] = length & 0xff
+}

@@ -14,7 +14,7 @@ import { parseIp } from "../protocol/wire/address.ts"
 import type { ClientSettings } from "../services/ClientConfig.ts"
 import { rootHelp, routeHelp } from "./help.ts"
 import { clientOptions } from "./options.ts"
-import { version } from "./version.ts"
+import { version } from "../model/version.ts"
 
 export const NAME = "firezone-headless-client"
 

@@ -58,6 +58,11 @@ export class Timers {
     this.#sessionAt = now
   }
 
+  /** The peer uses a session of its own making: what we asked for is there if it was made since. */
+  confirmedSession(establishedAt: number): void {
+    if (establishedAt >= this.#firstTryAt) this.endedHandshake()
+  }
+
   /** Anything went out. */
   sent(): void {
     this.#keepaliveAt = NEVER
@@ -95,7 +100,6 @@ export class Timers {
    * milliseconds.
    */
   isInitiationDue(current: Session | undefined, now: number, jitter: () => number): boolean {
-    if (now >= this.#firstTryAt + this.#profile.rekeyAttemptTime) this.endedHandshake()
     const dueAt = this.#initiationDueAt(current)
     if (now < dueAt) return false
     if (this.#delayedFrom !== dueAt) {
@@ -112,11 +116,7 @@ export class Timers {
   }
 
   #expiresAt(): number {
-    const withoutSession = this.#sessionAt + REJECT_AFTER_TIMES_3
-    // A session that the peer made meanwhile proves that it is there: then only the handshake is given up.
-    return this.#firstTryAt === NEVER || this.#sessionAt > this.#firstTryAt
-      ? withoutSession
-      : Math.min(withoutSession, this.#firstTryAt + this.#profile.rekeyAttemptTime)
+    return Math.min(this.#sessionAt + REJECT_AFTER_TIMES_3, this.#firstTryAt + this.#profile.rekeyAttemptTime)
   }
 
   #initiationDueAt(current: Session | undefined): number {

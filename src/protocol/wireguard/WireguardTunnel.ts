@@ -142,10 +142,12 @@ export class WireguardTunnel implements WireguardTunnelApi {
   }
 
   initiate(now: number): void {
+    this.#latestNow = now
     if (!this.#expired && !this.#timers.isHandshaking) this.#sendInitiation(now)
   }
 
   handleInitiation(message: Uint8Array, now: number): HandshakeOutcome {
+    this.#latestNow = now
     const identity = this.#identity
     if (identity === undefined || this.#expired || !isWhole(message, MessageType.Initiation)) return "Rejected"
     const received = consumeInitiation(identity, message)
@@ -167,6 +169,7 @@ export class WireguardTunnel implements WireguardTunnelApi {
   }
 
   handleResponse(message: Uint8Array, now: number): HandshakeOutcome {
+    this.#latestNow = now
     const identity = this.#identity
     if (identity === undefined || this.#expired || !isWhole(message, MessageType.Response)) return "Rejected"
     const index = readReceiverIndex(message, 0)
@@ -178,9 +181,10 @@ export class WireguardTunnel implements WireguardTunnelApi {
     if (attempt === undefined || now >= attempt.sentAt + this.#attemptTime) return "Rejected"
     const keys = consumeResponse(identity, attempt, message)
     if (keys === undefined) return "Rejected"
-    // A late answer leaves the newer attempt answerable, but nobody waits for it any more.
+    // A late answer leaves the newer attempt answerable, but nobody waits for it any more. The other way round the peer has
+    // replaced the older session, if it knows it at all: an answer that was overtaken must not bring it back.
     if (attempt === this.#attempt) this.#attempt = undefined
-    else this.#previousAttempt = undefined
+    this.#previousAttempt = undefined
     this.#timers.received()
     this.#timers.endedHandshake()
     this.#use(this.#addSession(keys, index, readSenderIndex(message, 0), true, now))
@@ -189,6 +193,7 @@ export class WireguardTunnel implements WireguardTunnelApi {
   }
 
   handleCookieReply(message: Uint8Array, now: number): HandshakeOutcome {
+    this.#latestNow = now
     if (this.#expired || !isWhole(message, MessageType.CookieReply) || this.#lastMessage === undefined) {
       return "Rejected"
     }
@@ -245,9 +250,11 @@ export class WireguardTunnel implements WireguardTunnelApi {
     return this.#expired ? undefined : Math.min(this.#timers.next(this.#current), this.#sessions.nextExpiry())
   }
 
-  /** Sends on `session` from now on, unless the one in use was established later. */
+  /** Sends on `session`, which the peer has just used, from now on, unless the one in use was established later. */
   #prefer(session: Session): void {
-    if (this.#current === undefined || session.establishedAt >= this.#current.establishedAt) this.#use(session)
+    if (this.#current !== undefined && session.establishedAt < this.#current.establishedAt) return
+    this.#use(session)
+    this.#timers.confirmedSession(session.establishedAt)
   }
 
   #use(session: Session): void {

@@ -99,7 +99,7 @@ export class Requests {
       }
       request.transmissions += 1
       request.interval *= FACTOR
-      request.dueAt += request.interval
+      request.dueAt = now + request.interval // of a tick that came late, too: an answer needs its time
       return { request, isGivenUp: false }
     }
     return undefined

@@ -1,0 +1,80 @@
+import type { ClientRequest, ResourceId } from "../portal/types.ts"
+import { formatNetwork } from "../wire/address.ts"
+import { CandidateBatches } from "./CandidateBatches.ts"
+import { Tracked } from "./Tracked.ts"
+import type { ClientTunnelEvent, ResourceView, TunConfig } from "./types.ts"
+
+export interface ClientEventSources {
+  /** `undefined` before the portal has named addresses. */
+  readonly config: () => TunConfig | undefined
+  readonly resources: () => ReadonlyArray<ResourceView>
+  /** The next resource to ask the portal for. */
+  readonly authorization: () => ClientRequest | undefined
+}
+
+/** What the client's core has to tell its driver, in the order of tunnel spec 3.2. */
+export class ClientEvents {
+  readonly config: Tracked<TunConfig>
+  readonly resources: Tracked<ReadonlyArray<ResourceView>>
+  readonly candidates = new CandidateBatches()
+  readonly #authorization: () => ClientRequest | undefined
+  readonly #queue: Array<ClientTunnelEvent> = []
+  readonly #notified = { AllGatewaysOffline: new Set<ResourceId>(), GatewayVersionMismatch: new Set<ResourceId>() }
+
+  constructor(sources: ClientEventSources) {
+    this.config = new Tracked(sources.config, isSameConfig)
+    this.resources = new Tracked(sources.resources, isSameList)
+    this.#authorization = sources.authorization
+  }
+
+  push(event: ClientTunnelEvent): void {
+    this.#queue.push(event)
+  }
+
+  request(request: ClientRequest): void {
+    this.#queue.push({ _tag: "Request", request })
+  }
+
+  /** Says it once per resource. */
+  notify(tag: "AllGatewaysOffline" | "GatewayVersionMismatch", resourceId: ResourceId): void {
+    if (this.#notified[tag].has(resourceId)) return
+    this.#notified[tag].add(resourceId)
+    this.#queue.push({ _tag: tag, resourceId })
+  }
+
+  /** The resource is no more. */
+  forget(resource: ResourceId): void {
+    this.#notified.AllGatewaysOffline.delete(resource)
+    this.#notified.GatewayVersionMismatch.delete(resource)
+  }
+
+  poll(): ClientTunnelEvent | undefined {
+    const config = this.config.poll()
+    if (config !== undefined) return { _tag: "TunConfigUpdated", config }
+    const resources = this.resources.poll()
+    if (resources !== undefined) return { _tag: "ResourcesUpdated", resources }
+    const request = this.#authorization()
+    if (request !== undefined) return { _tag: "Request", request }
+    // Last, so that all that one turn brings goes out as one message.
+    if (this.#queue.length === 0) this.#queueCandidates()
+    return this.#queue.shift()
+  }
+
+  #queueCandidates(): void {
+    for (const { candidates, kind, peer } of this.candidates.take()) {
+      this.request(
+        kind === "added"
+          ? { _tag: "NewGatewayIceCandidates", gatewayId: peer, candidates }
+          : { _tag: "InvalidateGatewayIceCandidates", gatewayId: peer, candidates }
+      )
+    }
+  }
+}
+
+const isSameConfig = (a: TunConfig, b: TunConfig): boolean =>
+  a.ipv4 === b.ipv4 && a.ipv6 === b.ipv6 && a.searchDomain === b.searchDomain && routesKey(a) === routesKey(b)
+
+const routesKey = (config: TunConfig): string => config.routes.map(formatNetwork).sort().join()
+
+const isSameList = (a: ReadonlyArray<ResourceView>, b: ReadonlyArray<ResourceView>): boolean =>
+  JSON.stringify(a) === JSON.stringify(b)

@@ -1,0 +1,66 @@
+import type { PeerId, PeerStatus } from "../node/types.ts"
+import type { ClientRequest, GatewayRequest, ResourceId, Site } from "../portal/types.ts"
+import type { IpAddress, IpNetwork } from "../wire/address.ts"
+
+/** Where the client answers DNS and whom it asks in turn (tunnel spec 12.2). */
+export type Upstream =
+  | { readonly _tag: "Do53"; readonly address: IpAddress }
+  | { readonly _tag: "DoH"; readonly url: string }
+
+/** What the TUN device and the system's resolver configuration should be (tunnel spec 4). */
+export interface TunConfig {
+  readonly ipv4: IpAddress
+  readonly ipv6: IpAddress
+  /** Distinct, in no order that matters. */
+  readonly routes: ReadonlyArray<IpNetwork>
+  /** In the order in which the system should ask. Empty as long as nothing answers DNS. */
+  readonly dnsBySentinel: ReadonlyMap<IpAddress, Upstream>
+  readonly searchDomain?: string | undefined
+}
+
+export type SiteState = "Unknown" | "Online" | "Offline"
+
+/** A resource as a person sees it (tunnel spec 5.7). Of the Internet resource the address is empty. */
+export interface ResourceView {
+  readonly id: ResourceId
+  readonly type: "cidr" | "dns" | "internet"
+  readonly name: string
+  readonly address: string
+  readonly addressDescription?: string | undefined
+  readonly sites: ReadonlyArray<Site>
+  readonly status: SiteState
+}
+
+export type PeerEvent =
+  | { readonly _tag: "PeerConnected"; readonly peer: PeerId }
+  | { readonly _tag: "PeerLost"; readonly peer: PeerId; readonly reason: string }
+
+export type ClientTunnelEvent =
+  | { readonly _tag: "TunConfigUpdated"; readonly config: TunConfig }
+  | { readonly _tag: "ResourcesUpdated"; readonly resources: ReadonlyArray<ResourceView> }
+  | { readonly _tag: "Request"; readonly request: ClientRequest }
+  /** Once per resource and session. */
+  | { readonly _tag: "AllGatewaysOffline"; readonly resourceId: ResourceId }
+  /** Once per resource and session. */
+  | { readonly _tag: "GatewayVersionMismatch"; readonly resourceId: ResourceId }
+  | PeerEvent
+
+export interface ClientTunnelStatus {
+  readonly resources: ReadonlyArray<ResourceView>
+  readonly peers: ReadonlyArray<PeerStatus>
+  /** Packets and datagrams dropped, by reason. */
+  readonly dropped: { readonly [reason: string]: number }
+  readonly internetResourceActive: boolean
+}
+
+export type GatewayTunnelEvent =
+  | { readonly _tag: "TunConfigUpdated"; readonly config: Omit<TunConfig, "dnsBySentinel" | "searchDomain"> }
+  | { readonly _tag: "Request"; readonly request: GatewayRequest }
+  | PeerEvent
+
+export interface GatewayTunnelStatus {
+  /** Clients that hold a grant, and which. */
+  readonly clients: ReadonlyArray<{ readonly id: PeerId; readonly resources: ReadonlyArray<ResourceId> }>
+  readonly peers: ReadonlyArray<PeerStatus>
+  readonly dropped: { readonly [reason: string]: number }
+}

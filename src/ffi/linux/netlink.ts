@@ -27,6 +27,8 @@ const NETLINK_GET_STRICT_CHK = 12
 const BUFFER = 65536
 const SOCKADDR_NL = 12
 const DUMP_ATTEMPTS = 8
+/** Datagrams of a few hundred bytes each: more than the receive buffer ever holds, and a bound if the kernel goes on. */
+const MOST_DISCARDED = 65_536
 
 const socket = lazily<(domain: number, type: number, protocol: number) => number>("int socket(int, int, int)")
 const bind = lazily<(fd: number, address: Uint8Array, length: number) => number>(
@@ -228,7 +230,8 @@ export class NetlinkNotifications {
 
   /**
    * Visits what is queued, at most `budget` datagrams, without waiting. `overrun` means that messages were lost (and
-   * some may have been visited).
+   * some may have been visited); what is queued then is older than what was lost, so `discard` it before you read the
+   * state anew.
    */
   drain(budget: number, visit: (envelope: Envelope) => void): "drained" | "overrun" | SyscallError {
     for (let received = 0; received < budget; received++) {
@@ -246,5 +249,14 @@ export class NetlinkNotifications {
       }
     }
     return "drained"
+  }
+
+  /** Drops what is queued. */
+  discard(): void {
+    let left = MOST_DISCARDED
+    while (left-- > 0) {
+      // ENOBUFS only says once more that something was lost.
+      if (this.#receiver.receive(MSG_DONTWAIT) < 0 && errno() !== ERRNO.EINTR && errno() !== ERRNO.ENOBUFS) return
+    }
   }
 }

@@ -1,5 +1,5 @@
 /** rtnetlink requests to bytes; the socket fills in the sequence number. Vectors: host spec sections 8.6 and 11.5. */
-import type { RouteMessage } from "./rtnetlinkDecode.ts"
+import type { RouteMessage, RuleMessage } from "./rtnetlinkDecode.ts"
 import { readAttributes } from "./rtnetlinkDecode.ts"
 import {
   AF_INET,
@@ -201,12 +201,15 @@ export const deleteRoute = (route: RouteMessage): Uint8Array =>
 // What a dump adds to a route that the kernel does not accept back.
 const notAccepted: ReadonlySet<number> = new Set([RTA.CACHEINFO, RTA.TABLE, RTA.NH_ID])
 
-/** Adds the route of a dumped message's `body` to another table, else unchanged. */
+/**
+ * Adds the route of a dumped message's `body` to another table, else unchanged. Two interfaces in one network have a route
+ * to it each, so it is appended.
+ */
 export const copyRoute = (body: Uint8Array, table: number): Uint8Array => {
   const fixed = Array.from(body.subarray(0, ROUTE_HEADER))
   fixed[4] = RT_TABLE.COMPAT
   fixed.splice(8, 4, ...u32Bytes((fixed[8] ?? 0) & RTNH_F_ONLINK))
-  return encode(RTM.NEWROUTE, NLM_F.ADD, fixed, [
+  return encode(RTM.NEWROUTE, NLM_F.APPEND, fixed, [
     ...[...readAttributes(body, ROUTE_HEADER)].filter(([type]) => !notAccepted.has(type)),
     [RTA.TABLE, u32Bytes(table)]
   ])
@@ -219,28 +222,33 @@ export interface InvertedMarkRule {
   readonly priority: number
 }
 
-const invertedMarkRule = (type: number, flags: number, rule: InvertedMarkRule): Uint8Array =>
-  encode(type, flags, [
-    rule.family,
-    0,
-    0,
-    0,
-    RT_TABLE.MAIN,
-    0,
-    0,
-    FR_ACT_TO_TBL,
-    ...u32Bytes(FIB_RULE_INVERT)
-  ], [
+const ruleHeader = (family: number, table: number, action: number, flags: number): ReadonlyArray<number> => [
+  family,
+  0,
+  0,
+  0,
+  table,
+  0,
+  0,
+  action,
+  ...u32Bytes(flags)
+]
+/** "Whatever does not carry the mark: ask this table" (host spec section 8.4). */
+export const addInvertedMarkRule = (rule: InvertedMarkRule): Uint8Array =>
+  encode(RTM.NEWRULE, NLM_F.ADD, ruleHeader(rule.family, RT_TABLE.MAIN, FR_ACT_TO_TBL, FIB_RULE_INVERT), [
     [FRA.FWMARK, u32Bytes(rule.mark)],
     [FRA.TABLE, u32Bytes(rule.table)],
     [FRA.PRIORITY, u32Bytes(rule.priority)],
     // Of the kernel: network daemons remove rules of other protocols that they do not know.
     [FRA.PROTOCOL, Uint8Array.of(RTPROT.KERNEL)]
   ])
-/** "Whatever does not carry the mark: ask this table" (host spec section 8.4). */
-export const addInvertedMarkRule = (rule: InvertedMarkRule): Uint8Array =>
-  invertedMarkRule(RTM.NEWRULE, NLM_F.ADD, rule)
-export const deleteInvertedMarkRule = (rule: InvertedMarkRule): Uint8Array =>
-  invertedMarkRule(RTM.DELRULE, NLM_F.CHANGE, rule)
+/** Deletes exactly the rule that a dump showed, its protocol included. */
+export const deleteRule = (rule: RuleMessage): Uint8Array =>
+  encode(RTM.DELRULE, NLM_F.CHANGE, ruleHeader(rule.family, RT_TABLE.COMPAT, rule.action, rule.flags), [
+    ...(rule.mark === undefined ? [] : [[FRA.FWMARK, u32Bytes(rule.mark)]] as const),
+    [FRA.TABLE, u32Bytes(rule.table)],
+    [FRA.PRIORITY, u32Bytes(rule.priority)],
+    ...(rule.protocol === undefined ? [] : [[FRA.PROTOCOL, Uint8Array.of(rule.protocol)]] as const)
+  ])
 export const dumpRules = (family: AddressFamily): Uint8Array =>
   encode(RTM.GETRULE, NLM_F.DUMP, [family, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])

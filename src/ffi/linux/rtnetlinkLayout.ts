@@ -22,6 +22,8 @@ export const NLM_F = {
   DUMP: 0x301,
   /** REQUEST | ACK | EXCL | CREATE */
   ADD: 0x605,
+  /** REQUEST | ACK | CREATE | APPEND: beside a route to the same network, as long as it is another one. */
+  APPEND: 0xc05,
   /** REQUEST | ACK */
   CHANGE: 0x005
 } as const

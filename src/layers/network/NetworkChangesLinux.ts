@@ -74,6 +74,8 @@ const make = (options: NetworkChangesLinuxOptions) =>
               if (change !== undefined) emit.single(change)
             })
             if (outcome === "overrun") {
+              // Old notifications must not put the filter back behind the state that it reads now.
+              notifications.discard()
               emit.single({ _tag: "Overrun" })
               subscribed()
             } else if (outcome instanceof SyscallError) {

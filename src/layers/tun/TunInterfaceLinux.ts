@@ -94,9 +94,8 @@ class Requests {
         if (withoutFamily.includes(rules.left.code)) continue
         return Either.left(rules.left)
       }
-      for (const { priority, table } of rules.right) {
-        const rule = { family, mark: SOCKET_MARK, table, priority }
-        const deleted = accepting(this.change(encode.deleteInvertedMarkRule(rule), "delete rule"), ERRNO.ENOENT)
+      for (const rule of rules.right) {
+        const deleted = accepting(this.change(encode.deleteRule(rule), "delete rule"), ERRNO.ENOENT)
         if (Either.isLeft(deleted)) return deleted
       }
     }

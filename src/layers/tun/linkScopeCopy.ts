@@ -41,12 +41,12 @@ const dumped = (body: Uint8Array, table: number): Dumped | undefined => {
 
 /**
  * Whether a route of the main table belongs to a local network. IPv6 routes have no link scope: there it is those that
- * the kernel made for the addresses (host spec section 17, item 10).
+ * the kernel made for the addresses (host spec section 17, item 10). A default route through a device without a gateway
+ * (a modem) has link scope too, and its copy would beat the internet resource.
  */
 const isLocalNetwork = (route: RouteMessage): boolean =>
-  route.type === ROUTE_TYPE.UNICAST && (route.family === AF_INET
-    ? route.scope === RT_SCOPE.LINK
-    : route.protocol === RTPROT.KERNEL && route.prefixLength > 0)
+  route.type === ROUTE_TYPE.UNICAST && route.prefixLength > 0
+  && (route.family === AF_INET ? route.scope === RT_SCOPE.LINK : route.protocol === RTPROT.KERNEL)
 
 const read = (
   netlink: NetlinkRequests,
@@ -106,20 +106,25 @@ export const syncLinkScope = (
   return Either.right(failures)
 }
 
+const SETTLE = "500 millis"
+
 const resubscribe = Schedule.exponential("500 millis").pipe(
   Schedule.union(Schedule.spaced("30 seconds")),
   Schedule.resetAfter("1 minute")
 )
 
-/** Keeps the copy up to date while the scope lasts, 500 ms after the last change. */
+/**
+ * Keeps the copy up to date while the scope lasts, 500 ms after a change; what changes meanwhile counts as one more. Not
+ * debounced: on a machine whose routes never rest the copy would never be made.
+ */
 export const keepLinkScopeCopy = (
   netlink: NetlinkRequests,
   changes: Stream.Stream<NetworkChange, NetworkMonitorFailed>,
   tunnelIndex: number
 ): Effect.Effect<void, never, Scope.Scope> =>
   changes.pipe(
-    Stream.debounce("500 millis"),
-    Stream.mapEffect(() => Effect.suspend(() => syncLinkScope(netlink, tunnelIndex))),
+    Stream.buffer({ capacity: 1, strategy: "sliding" }),
+    Stream.mapEffect(() => Effect.delay(Effect.suspend(() => syncLinkScope(netlink, tunnelIndex)), SETTLE)),
     Stream.runForEach((failures) =>
       Effect.forEach(failures, (error) =>
         Effect.logWarning("a local network could not be kept reachable").pipe(

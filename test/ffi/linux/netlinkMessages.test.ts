@@ -127,7 +127,7 @@ describe("requests", () => {
       08000f00 fe000000 08000100 c0000200 08000700 c0000202 08000400 03000000 08000c00 00000000`)
     const copy = only(encode.copyRoute(body, TABLES.linkScope.table))
     assert.strictEqual(copy.type, RTM.NEWROUTE)
-    assert.strictEqual(copy.flags, NLM_F.ADD)
+    assert.strictEqual(copy.flags, NLM_F.APPEND)
     const route = decodeRoute(copy.body)
     assert.deepStrictEqual(
       route,

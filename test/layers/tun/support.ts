@@ -1,0 +1,99 @@
+/** The real layers of the tunnel device in this process's namespace, and what iproute2 says of it. */
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as NetworkChangesLinux from "../../../src/layers/network/NetworkChangesLinux.ts"
+import * as ReadinessPollerKoffi from "../../../src/layers/poll/ReadinessPollerKoffi.ts"
+import * as RouteResolverLinux from "../../../src/layers/route/RouteResolverLinux.ts"
+import * as TunDeviceLinux from "../../../src/layers/tun/TunDeviceLinux.ts"
+import * as TunInterfaceLinux from "../../../src/layers/tun/TunInterfaceLinux.ts"
+import { SOCKET_MARK } from "../../../src/model/policyRouting.ts"
+import { ip as address, parseNetwork } from "../../../src/protocol/wire/address.ts"
+import { TunDevice, type TunInterfaceConfig } from "../../../src/services/TunDevice.ts"
+import { TunInterface } from "../../../src/services/TunInterface.ts"
+import { run } from "../../support/netns.ts"
+
+export const TUN = "tun-test"
+
+const network = NetworkChangesLinux.layerWith({ tunnelName: TUN }).pipe(
+  Layer.provide(RouteResolverLinux.layerWith({ tunnelName: TUN, mark: SOCKET_MARK })),
+  Layer.provideMerge(ReadinessPollerKoffi.layer)
+)
+export const interfaceLayer = TunInterfaceLinux.layer.pipe(Layer.provideMerge(network))
+export const deviceLayer = TunDeviceLinux.layer.pipe(Layer.provideMerge(interfaceLayer))
+
+/** A device whose interface the test sets up itself. */
+export const bareDeviceLayer = TunDeviceLinux.layer.pipe(
+  Layer.provide(Layer.succeed(TunInterface, {
+    manage: () => Effect.succeed({ interfaceIndex: 0, configure: () => Effect.dieMessage("not managed") })
+  })),
+  Layer.provide(ReadinessPollerKoffi.layer)
+)
+
+export const openTun = Effect.flatMap(TunDevice, (devices) => devices.open({ name: TUN, offloads: true }))
+
+export const config = (...routes: ReadonlyArray<string>): TunInterfaceConfig => ({
+  ipv4: address("100.64.0.5"),
+  ipv6: address("fd00:2021:1111::5"),
+  routes: routes.map((text) => {
+    const parsed = parseNetwork(text)
+    if (parsed === undefined) throw new RangeError(text)
+    return parsed
+  })
+})
+
+/** What `ip -json` prints of links, addresses, routes and rules, as far as the tests look at it. */
+export interface IpObject {
+  readonly ifname?: string
+  readonly ifindex?: number
+  readonly flags?: ReadonlyArray<string>
+  readonly mtu?: number
+  readonly txqlen?: number
+  readonly addr_info?: ReadonlyArray<{ readonly local: string; readonly prefixlen: number }>
+  readonly dst?: string
+  readonly dev?: string
+  readonly gateway?: string
+  readonly scope?: string
+  readonly prefsrc?: string
+  readonly metric?: number
+  readonly type?: string
+  readonly priority?: number
+  readonly not?: null
+  readonly fwmark?: string
+  readonly table?: string
+  readonly protocol?: string
+}
+
+/** `ip -json` with its arguments in one string. An empty answer is an empty list. */
+export const ipJson = (args: string): ReadonlyArray<IpObject> => {
+  const text = run("ip", "-json", ...args.split(" ")).trim()
+  return text === "" ? [] : JSON.parse(text)
+}
+
+/** The first object; there must be one. */
+export const ipFirst = (args: string): IpObject => {
+  const [first] = ipJson(args)
+  if (first === undefined) throw new Error(`ip ${args}: nothing`)
+  return first
+}
+
+/** The destinations of a table with their devices, such as `10.9.0.0/16 tun-test`; a table that never was is empty. */
+export const routesOf = (family: 4 | 6, table: number): ReadonlyArray<string> => {
+  try {
+    return ipJson(`-${family} route show table ${table}`).map(({ dev, dst }) => `${dst} ${dev}`).sort()
+  } catch (error) {
+    if (String(error).includes("table does not exist")) return []
+    throw error
+  }
+}
+
+export const linkExists = (name: string): boolean => ipJson("link show").some(({ ifname }) => ifname === name)
+
+/** Puts what is logged into `lines` instead of onto the console. */
+export const collectLogs = (lines: Array<string>): Layer.Layer<never> =>
+  Logger.replace(
+    Logger.defaultLogger,
+    Logger.make(({ message }) => {
+      lines.push(String(message))
+    })
+  )

@@ -52,11 +52,6 @@ export const lastError = (syscall: string, hint?: string): SyscallError => {
   return new SyscallError({ syscall, code, errno: errnoName(code), hint })
 }
 
-const addressOf = koffi.address as unknown as (view: ArrayBufferView) => bigint | number
-/**
- * The memory address of a byte array's first byte. Array buffers do not move; whoever stores the number keeps the
- * array referenced.
- */
-export const memoryAddress = (bytes: Uint8Array): number => Number(addressOf(bytes))
+export { memoryAddress } from "../memory.ts"
 
 export const close = lazily<(fd: number) => number>("int close(int)")

@@ -9,7 +9,8 @@ type HostLayer = Layer.Layer<RouteResolver, UnsupportedPlatform | SyscallError>
 
 /** Imports only the host's implementation: another one may load a library this host lacks. */
 const layers: { readonly [platform in NodeJS.Platform]?: (tunnelName: string) => Promise<HostLayer> } = {
-  linux: async (tunnelName) => (await import("./RouteResolverLinux.ts")).layerWith({ tunnelName, mark: SOCKET_MARK })
+  linux: async (tunnelName) => (await import("./RouteResolverLinux.ts")).layerWith({ tunnelName, mark: SOCKET_MARK }),
+  win32: async (tunnelName) => (await import("./RouteResolverWindows.ts")).layerWith({ tunnelName })
 }
 
 export const layerFor = (platform: NodeJS.Platform, tunnelName: string): HostLayer => {

@@ -346,8 +346,12 @@ export class Allocation {
   }
 
   #handleChallenge(request: Request, kind: AuthenticatedKind, message: StunMessage, now: number): void {
+    if (this.#credentials === undefined) return
     const realm = message.text(Attribute.Realm)
-    if (this.#credentials === undefined || (realm !== undefined && realm !== REALM)) return
+    if (realm !== undefined && realm !== REALM) {
+      if (kind._tag === "ChannelBind") this.#channels.remove(kind.number)
+      return
+    }
     this.#credentials.nonce = readNonce(message)
     this.#request(kind, now, { once: request.once, challenges: request.challenges + 1 })
   }

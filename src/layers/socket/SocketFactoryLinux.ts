@@ -31,6 +31,7 @@ import {
   TCP_NODELAY
 } from "../../ffi/linux/socket.ts"
 import { SyscallError } from "../../ffi/SyscallError.ts"
+import { SOCKET_MARK } from "../../model/policyRouting.ts"
 import { type IpAddress, ipToBytes, SocketAddress } from "../../protocol/wire/address.ts"
 import { ReadinessPoller } from "../../services/ReadinessPoller.ts"
 import { RouteCache } from "../../services/RouteCache.ts"
@@ -43,8 +44,6 @@ import {
 } from "../../services/SocketFactory.ts"
 import { isSourceGone } from "./isSourceGone.ts"
 
-/** Tells our own packets from those of others: the rules of the tunnel let it pass (host spec section 1). */
-const FIREZONE_MARK = 0xfd002021
 const CONNECT_TIMEOUT = "5 seconds"
 const SMALLEST_BUFFER = 65536
 
@@ -219,4 +218,4 @@ export const layerWith = (
   options: SocketFactoryOptions
 ): Layer.Layer<SocketFactory, never, RouteCache | ReadinessPoller> => Layer.effect(SocketFactory, make(options))
 
-export const layer = layerWith({ mark: FIREZONE_MARK })
+export const layer = layerWith({ mark: SOCKET_MARK })

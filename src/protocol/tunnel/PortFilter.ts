@@ -31,8 +31,6 @@ export class PortFilter {
   }
 }
 
-export const permitAll = new PortFilter([])
-
 /** Whether two lists permit the same, apart from overlaps: order and repetition do not matter. */
 export const sameFilters = (a: ReadonlyArray<Filter>, b: ReadonlyArray<Filter>): boolean => keyOf(a) === keyOf(b)
 
@@ -54,3 +52,6 @@ const contains = (ranges: Uint16Array, port: number): boolean => {
   }
   return false
 }
+
+// At the end: the constructor uses what is above.
+export const permitAll = new PortFilter([])

@@ -39,8 +39,8 @@ export const outside = (settings: Pick<ClientSettings, "offloads" | "tunName">) 
   PortalLive.layer.pipe(
     Layer.provideMerge(HostResolverLive.layer),
     Layer.provideMerge(DnsSocketLive.layer),
-    Layer.provideMerge(SocketFactoryHost.layer),
     Layer.provideMerge(PeerSocketHost.layerWith({ offloads: settings.offloads })),
+    Layer.provideMerge(SocketFactoryHost.layer),
     Layer.provideMerge(routes(settings))
   )
 

@@ -63,7 +63,7 @@ const make = Effect.gen(function*() {
     const tun = yield* devices.open({ name: config.tunName, offloads: config.offloads })
     const began = now()
     const node = new Node({ crypto, now: began, unixEpochMillis: Date.now() - began })
-    const core = new ClientTunnel({ node, crypto, now: began })
+    const core = new ClientTunnel({ node })
     core.setInternetResourceState(config.activateInternetResource, began)
 
     const dataPlane = makeDataPlane({

@@ -2,10 +2,16 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Redacted from "effect/Redacted"
 import * as Scope from "effect/Scope"
 import * as fs from "node:fs"
+import * as path from "node:path"
+import { masquerading } from "./gateway/forwarding.ts"
 import { LabError } from "./LabError.ts"
+import { exists, PERSISTENT, remove, removeLeftovers } from "./labs.ts"
+import { foreground } from "./processes.ts"
 import type { Check, Recorder, Result, Scenario } from "./scenario.ts"
+import { tunAddresses } from "./scenarios/direct.ts"
 import { scenarios } from "./scenarios/index.ts"
 import * as services from "./services.ts"
 import * as topology from "./topology.ts"
@@ -24,17 +30,30 @@ client. Needs root; removes everything it makes.
 
 class UsageError extends Error {}
 
-const colour = process.stderr.isTTY === true
-const paint = (code: number, text: string): string => colour ? `\u001b[${code}m${text}\u001b[0m` : text
+/** Shows what happens: on stdout, or on stderr where stdout belongs to a JSON object. */
+const makeScreen = (stream: NodeJS.WriteStream) => {
+  const colour = stream.isTTY === true && process.env["NO_COLOR"] === undefined
+  return {
+    show: (text: string): void => {
+      stream.write(`${text}\n`)
+    },
+    paint: (code: number, text: string): string => colour ? `\u001b[${code}m${text}\u001b[0m` : text
+  }
+}
+
+/** The end of each log of a lab, for whoever has to find out why a check failed: the folder goes with the lab. */
+const LOG_LIMIT = 8000
+const logsOf = (folder: string, names: ReadonlyArray<string>): string =>
+  names.map((name) => ({ name, file: path.join(folder, `${name}.log`) })).filter(({ file }) => fs.existsSync(file))
+    .map(({ file, name }) => `--- ${name}\n${fs.readFileSync(file, "utf8").slice(-LOG_LIMIT).trimEnd()}\n---`).join(
+      "\n"
+    )
 
 const runScenario = (scenario: Scenario, json: boolean, showLogs: boolean): Effect.Effect<Result> =>
   Effect.gen(function*() {
+    const { paint, show } = makeScreen(json ? process.stderr : process.stdout)
     const began = Date.now()
     const checks: Array<Check> = []
-    const show = (text: string): void => {
-      // With --json stdout belongs to the result.
-      ;(json ? process.stderr : process.stdout).write(`${text}\n`)
-    }
     const recorder: Recorder = {
       note: (text) => Effect.sync(() => show(`    ${paint(2, text)}`)),
       check: (name, ok, detail) =>
@@ -48,23 +67,23 @@ const runScenario = (scenario: Scenario, json: boolean, showLogs: boolean): Effe
     const exit = yield* Effect.exit(Effect.scoped(Effect.gen(function*() {
       const network = yield* topology.scoped
       yield* recorder.note(`network of ${topology.hosts.length} hosts is up after ${Date.now() - began} ms`)
-      const lab = yield* services.start(network)
-      yield* recorder.note(`portal, relay, gateway and web server are up after ${Date.now() - began} ms`)
-      yield* scenario.run(lab, recorder).pipe(
-        Effect.ensuring(Effect.sync(() => {
-          if (!showLogs && checks.every(({ ok }) => ok)) return
-          const log = `${network.folder}/client.log`
-          if (fs.existsSync(log)) show(`--- the client's output\n${fs.readFileSync(log, "utf8")}---`)
-          const gatewayLog = `${network.folder}/gateway.log`
-          if (fs.existsSync(gatewayLog)) {
-            show(`--- the gateway's output\n${fs.readFileSync(gatewayLog, "utf8").slice(-8000)}---`)
+      yield* Effect.gen(function*() {
+        const lab = yield* services.start(network)
+        yield* recorder.note(`portal, relay, gateway and web server are up after ${Date.now() - began} ms`)
+        yield* scenario.run(lab, recorder)
+      }).pipe(Effect.onExit((exit) =>
+        Effect.sync(() => {
+          const passed = Exit.isSuccess(exit) && checks.every(({ ok }) => ok)
+          if (showLogs || !passed && !Exit.isInterrupted(exit)) {
+            show(logsOf(network.folder, passed ? ["client"] : ["client", "gateway", "portal", "relay", "web"]))
           }
-        }))
-      )
-    })))
+        })
+      ))
+    }))).pipe(Effect.onInterrupt(() => Effect.sync(() => show("interrupted, the lab is removed"))))
     if (Exit.isFailure(exit)) {
       if (Cause.isInterruptedOnly(exit.cause)) return yield* Effect.interrupt
-      yield* recorder.check("the lab itself", false, String(Cause.squash(exit.cause)))
+      const error = Cause.squash(exit.cause)
+      yield* recorder.check("the lab itself", false, error instanceof LabError ? error.message : String(error))
     }
     const ok = checks.length > 0 && checks.every((check) => check.ok)
     const durationMs = Date.now() - began
@@ -76,12 +95,17 @@ const runScenario = (scenario: Scenario, json: boolean, showLogs: boolean): Effe
     return { scenario: scenario.name, ok, checks, durationMs }
   })
 
+/** Splits arguments into flags, of which `known` are allowed, and the rest. */
+const parse = (args: ReadonlyArray<string>, known: ReadonlyArray<string>) => {
+  const flags = args.filter((arg) => arg.startsWith("-"))
+  const unknown = flags.find((flag) => !known.includes(flag))
+  if (unknown !== undefined) throw new UsageError(`unknown option ${unknown}`)
+  return { flags, names: args.filter((arg) => !arg.startsWith("-")) }
+}
+
 const runCommand = (args: ReadonlyArray<string>): Effect.Effect<number> =>
   Effect.gen(function*() {
-    const flags = args.filter((arg) => arg.startsWith("-"))
-    const unknown = flags.find((flag) => flag !== "--json" && flag !== "--logs")
-    if (unknown !== undefined) throw new UsageError(`unknown option ${unknown}`)
-    const names = args.filter((arg) => !arg.startsWith("-"))
+    const { flags, names } = parse(args, ["--json", "--logs"])
     if (names.length === 0) throw new UsageError("which scenario? See lab list")
     const wanted = names.map((name) => {
       const scenario = scenarios.find((scenario) => scenario.name === name)
@@ -95,68 +119,85 @@ const runCommand = (args: ReadonlyArray<string>): Effect.Effect<number> =>
     return results.every(({ ok }) => ok) ? 0 : 1
   })
 
-const list = (json: boolean): number => {
+const list = (args: ReadonlyArray<string>): number => {
+  const { flags, names } = parse(args, ["--json"])
+  if (names.length > 0) throw new UsageError("lab list takes no names")
   process.stdout.write(
-    json
+    flags.includes("--json")
       ? `${JSON.stringify(scenarios.map(({ name, about }) => ({ name, about })))}\n`
       : scenarios.map(({ name, about }) => `${name.padEnd(16)} ${about}\n`).join("")
   )
   return 0
 }
 
-const roles: ReadonlyArray<services.Role> = ["client", "gateway", "relay"]
+const parseWithout = (args: ReadonlyArray<string>): ReadonlySet<services.Role> => {
+  const without = new Set<services.Role>()
+  for (let i = 0; i < args.length; i++) {
+    const [flag, inline] = (args[i] ?? "").split("=", 2)
+    const role = services.roles.find((role) => role === (inline ?? args[i + 1]))
+    if (flag !== "--without" || role === undefined) throw new UsageError("lab up takes --without client|gateway|relay")
+    if (inline === undefined) i += 1
+    without.add(role)
+  }
+  return without
+}
+
+const variables = (env: Readonly<Record<string, string>>): string =>
+  Object.entries(env).map(([name, value]) => `    ${name}=${value}\n`).join("")
+
+const { inside, uplink } = services.gatewayInterfaces
+
+/** How to put a program of one's own on a host that was left empty. */
+const ownProgram: { readonly [role in services.Role]: string } = {
+  client: `Your own client: lab exec client -- env VARIABLES PROGRAM
+${variables(services.clientEnvironment)}`,
+  gateway: `Your own gateway: lab exec gw -- env VARIABLES PROGRAM
+  The uplink is ${uplink}, the resources are behind ${inside}, the host forwards. What it still needs is masquerading:
+    lab exec gw -- nft '${masquerading([uplink, inside])}'
+${variables(services.gatewayEnvironment)}`,
+  relay: `Your own relay: lab exec inet -- env VARIABLES PROGRAM
+${variables(services.relayEnvironment)}`
+}
 
 const up = (args: ReadonlyArray<string>): Effect.Effect<number, LabError> =>
   Effect.gen(function*() {
-    const without: Array<services.Role> = []
-    for (let i = 0; i < args.length; i++) {
-      const [flag, inline] = (args[i] ?? "").split("=", 2)
-      const role = roles.find((role) => role === (inline ?? args[++i]))
-      if (flag !== "--without" || role === undefined) {
-        throw new UsageError("lab up takes --without client|gateway|relay")
-      }
-      without.push(role)
-    }
-    if (topology.exists(topology.PERSISTENT)) {
+    const without = parseWithout(args)
+    yield* topology.requirePrivileges
+    if (exists(PERSISTENT)) {
       return yield* new LabError({ what: "lab up", why: "a lab is up already; remove it with: lab down" })
     }
-    yield* topology.removeLeftovers
-    const network = yield* topology.create(topology.PERSISTENT)
-    // The scope stays open on purpose: `lab down` ends the processes.
+    yield* removeLeftovers
+    const network = yield* topology.create(PERSISTENT)
+    // The scope stays open on purpose if all went well: `lab down` ends the processes.
     const scope = yield* Scope.make()
-    const lab = yield* services.start(network, { without }).pipe(
+    yield* Effect.gen(function*() {
+      const lab = yield* services.start(network, { without })
+      if (!without.has("client")) {
+        const client = yield* lab.startClient()
+        if ((yield* tunAddresses(lab)) === undefined) {
+          return yield* new LabError({ what: "client", why: `did not come up:\n${client.log().slice(-LOG_LIMIT)}` })
+        }
+      }
+    }).pipe(
       Scope.extend(scope),
-      Effect.tapErrorCause(() => topology.remove(network.name))
+      Effect.onError((cause) => Effect.zipRight(Scope.close(scope, Exit.failCause(cause)), remove(network.name)))
     )
-    if (!without.includes("client")) {
-      yield* Scope.extend(lab.startClient(), scope)
-    }
-    const variables = (env: Readonly<Record<string, string>>): string =>
-      Object.entries(env).map(([name, value]) => `    ${name}=${value}`).join("\n")
+    const { relay4, relay6, resource4, resource6, resourceNetwork4, resourceNetwork6 } = topology.addresses
     process.stdout.write(
       `The lab is up. Logs are in ${network.folder}.
-  portal    ${services.apiUrl}
-  relay     ${topology.addresses.relay4}:3478 and [${topology.addresses.relay6}]:3478
-  resources ${topology.addresses.resourceNetwork4} and ${topology.addresses.resourceNetwork6}; web server on ${topology.addresses.resource4} and ${topology.addresses.resource6}
-Try:    firezone-headless-client lab exec client -- curl http://${topology.addresses.resource4}/
-Remove: firezone-headless-client lab down
+  portal     ${services.apiUrl}
+  relay      ${relay4}:3478 and [${relay6}]:3478
+  resources  ${resourceNetwork4} and ${resourceNetwork6}; web server on ${resource4} and ${resource6}
 ${
-        without.map((role) =>
-          role === "client"
-            ? `Start your own client with: lab exec client -- env ... PROGRAM\n${
-              variables(services.clientEnvironment)
-            }\n`
-            : role === "gateway"
-            ? `Start your own gateway with: lab exec gw -- env ... PROGRAM (uplink eth0, resources on res0)\n${
-              variables(services.gatewayEnvironment)
-            }\n`
-            : `Start your own relay with: lab exec inet -- env ... PROGRAM\n    PUBLIC_IP4_ADDR=${topology.addresses.relay4}\n    PUBLIC_IP6_ADDR=${topology.addresses.relay6}\n    FIREZONE_API_URL=${services.apiUrl}\n    FIREZONE_TOKEN=${services.tokens.relay}\n`
-        ).join("")
-      }`
+        [...without].map((role) => ownProgram[role]).join("")
+      }Try:    firezone-headless-client lab exec client -- curl http://${resource4}/
+Remove: firezone-headless-client lab down
+`
     )
     return 0
   })
 
+/** Stands in for the command: it has our terminal, is told by us what only we are told, and its end is ours. */
 const exec = (args: ReadonlyArray<string>): Effect.Effect<number, LabError> =>
   Effect.gen(function*() {
     const host = topology.hosts.find((host) => host === args[0])
@@ -165,30 +206,41 @@ const exec = (args: ReadonlyArray<string>): Effect.Effect<number, LabError> =>
     }
     const command = args.slice(args[1] === "--" ? 2 : 1)
     if (command.length === 0) throw new UsageError("lab exec: no command")
-    if (!topology.exists(topology.PERSISTENT)) {
+    yield* topology.requirePrivileges
+    if (!exists(PERSISTENT)) {
       return yield* new LabError({ what: "lab exec", why: "no lab is up; build one with: lab up" })
     }
-    const { spawnSync } = yield* Effect.promise(() => import("node:child_process"))
-    const [program = "", ...rest] = topology.attach(topology.PERSISTENT).argv(host, command)
-    return spawnSync(program, rest, { stdio: "inherit" }).status ?? 1
+    return yield* foreground(yield* topology.attach(PERSISTENT).argv(host, command))
   })
 
-const down = Effect.gen(function*() {
-  yield* topology.removeLeftovers
-  if (!topology.exists(topology.PERSISTENT)) {
-    process.stdout.write("no lab is up\n")
+const down = (args: ReadonlyArray<string>): Effect.Effect<number, LabError> =>
+  Effect.gen(function*() {
+    if (args.length > 0) throw new UsageError("lab down takes no arguments")
+    yield* topology.requirePrivileges
+    yield* removeLeftovers
+    const wasUp = exists(PERSISTENT)
+    yield* remove(PERSISTENT)
+    if (exists(PERSISTENT)) {
+      return yield* new LabError({ what: "lab down", why: "something of the lab cannot be removed" })
+    }
+    process.stdout.write(wasUp ? "the lab is removed\n" : "no lab is up\n")
     return 0
-  }
-  yield* topology.remove(topology.PERSISTENT)
-  process.stdout.write("the lab is removed\n")
+  })
+
+const help = Effect.sync(() => {
+  process.stdout.write(usage)
   return 0
 })
 
-const dispatch = (args: ReadonlyArray<string>): Effect.Effect<number, LabError> => {
+const dispatch = (
+  args: ReadonlyArray<string>,
+  token: Redacted.Redacted | undefined
+): Effect.Effect<number, LabError> => {
   const [command, ...rest] = args
+  if (command !== "exec" && rest.some((arg) => arg === "--help" || arg === "-h")) return help
   switch (command) {
     case "list":
-      return Effect.sync(() => list(rest.includes("--json")))
+      return Effect.sync(() => list(rest))
     case "run":
       return runCommand(rest)
     case "up":
@@ -196,20 +248,17 @@ const dispatch = (args: ReadonlyArray<string>): Effect.Effect<number, LabError> 
     case "exec":
       return exec(rest)
     case "down":
-      return down
+      return down(rest)
     case "serve":
       return Effect.flatMap(
         Effect.promise(() => import("./serve.ts")),
-        (module) => module.serve(rest[0] ?? "", rest[1] ?? "{}")
+        (module) => module.serve(rest[0] ?? "", rest[1] ?? "{}", token)
       )
     case undefined:
     case "help":
     case "-h":
     case "--help":
-      return Effect.sync(() => {
-        process.stdout.write(usage)
-        return 0
-      })
+      return help
     default:
       return Effect.sync(() => {
         throw new UsageError(`unknown command "${command}"`)
@@ -217,9 +266,16 @@ const dispatch = (args: ReadonlyArray<string>): Effect.Effect<number, LabError> 
   }
 }
 
-/** Runs a lab command to its exit code. Interruption removes what the command made. */
-export const run = (args: ReadonlyArray<string>): Effect.Effect<number> =>
-  dispatch(args).pipe(
+/**
+ * Runs a lab command to its exit code. Interruption removes what the command made. `token` is FIREZONE_TOKEN, which has
+ * been taken out of the environment.
+ */
+export const run = (args: ReadonlyArray<string>, token: Redacted.Redacted | undefined): Effect.Effect<number> =>
+  Effect.suspend(() => {
+    // A terminal that closes ends the lab as Ctrl+C does.
+    process.once("SIGHUP", () => process.kill(process.pid, "SIGTERM"))
+    return dispatch(args, token)
+  }).pipe(
     Effect.catchAll((error) =>
       Effect.sync(() => {
         process.stderr.write(`lab: ${error.message}\n`)

@@ -1,7 +1,10 @@
 /** `lab serve NAME CONFIG`: runs one emulator in this process until it is told to stop. Hidden: the lab starts these. */
 import * as Effect from "effect/Effect"
+import type * as Redacted from "effect/Redacted"
 import { serveControl } from "./control.ts"
+import type { GatewayConfig } from "./gateway/gatewayProcess.ts"
 import { LabError } from "./LabError.ts"
+import type { RelayConfig } from "./relay/relayProcess.ts"
 
 interface ServeConfig {
   readonly control: string
@@ -18,12 +21,28 @@ const web = (config: ServeConfig) =>
     return yield* Effect.never
   })
 
-export const serve = (name: string, text: string): Effect.Effect<number, LabError> =>
+/** `token` is FIREZONE_TOKEN, which has been taken out of the environment. */
+export const serve = (
+  name: string,
+  text: string,
+  token: Redacted.Redacted | undefined
+): Effect.Effect<number, LabError> =>
   Effect.scoped(Effect.gen(function*() {
-    const config = JSON.parse(text) as ServeConfig
+    const config = yield* Effect.try({
+      try: () => JSON.parse(text) as ServeConfig,
+      catch: (error) => new LabError({ what: `lab serve ${name}`, why: (error as Error).message })
+    })
     switch (name) {
       case "web":
         return yield* web(config)
+      case "relay": {
+        const relay = yield* Effect.promise(() => import("./relay/relayProcess.ts"))
+        return yield* relay.serve(config as ServeConfig & RelayConfig)
+      }
+      case "gateway": {
+        const gateway = yield* Effect.promise(() => import("./gateway/gatewayProcess.ts"))
+        return yield* gateway.serve(config as ServeConfig & GatewayConfig, token)
+      }
       default:
         return yield* new LabError({ what: `lab serve ${name}`, why: "is no emulator" })
     }

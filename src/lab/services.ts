@@ -4,7 +4,7 @@ import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { ask } from "./control.ts"
-import type { GatewayState } from "./gateway/gatewayProcess.ts"
+import type { GatewayConfig, GatewayState } from "./gateway/gatewayProcess.ts"
 import { LabError } from "./LabError.ts"
 import type { PortalConfig, PortalState } from "./portal/portalProcess.ts"
 import type { Daemon } from "./processes.ts"
@@ -13,7 +13,8 @@ import { eventually } from "./scenario.ts"
 import { addresses, type HostName, type Topology } from "./topology.ts"
 
 /** The roles whose host `lab up --without` leaves empty, for a reference program in its place. */
-export type Role = "client" | "gateway" | "relay"
+export const roles = ["client", "gateway", "relay"] as const
+export type Role = (typeof roles)[number]
 
 export const ids = {
   site: "88888888-8888-4888-8888-888888888888",
@@ -38,6 +39,14 @@ export const gatewayEnvironment: Readonly<Record<string, string>> = {
   FIREZONE_API_URL: apiUrl,
   FIREZONE_ID: "lab-gateway",
   FIREZONE_NAME: "lab-gateway"
+}
+
+export const gatewayInterfaces: GatewayConfig = { uplink: "eth0", inside: "res0" }
+export const relayEnvironment: Readonly<Record<string, string>> = {
+  FIREZONE_TOKEN: tokens.relay,
+  FIREZONE_API_URL: apiUrl,
+  PUBLIC_IP4_ADDR: addresses.relay4,
+  PUBLIC_IP6_ADDR: addresses.relay6
 }
 
 export interface Lab {
@@ -138,10 +147,10 @@ const portalConfig: PortalConfig = {
 /** Starts every emulator but those left out, and waits until they are ready for a client. */
 export const start = (
   topology: Topology,
-  options: { readonly without?: ReadonlyArray<Role> } = {}
+  options: { readonly without?: ReadonlySet<Role> } = {}
 ): Effect.Effect<Lab, LabError, Scope.Scope> =>
   Effect.gen(function*() {
-    const without = new Set(options.without)
+    const without = options.without ?? new Set()
     yield* serve(topology, "res", "web", {})
     if (!without.has("relay")) {
       yield* serve(topology, "inet", "relay", {
@@ -158,7 +167,7 @@ export const start = (
     })
     const portal = endpoint<PortalState>("portal")
     if (!without.has("gateway")) {
-      yield* serve(topology, "gw", "gateway", { uplink: "eth0", inside: "res0" }, gatewayEnvironment)
+      yield* serve(topology, "gw", "gateway", gatewayInterfaces, gatewayEnvironment)
       const online = yield* eventually(
         Effect.map(portal.state, (state) => state.gateways.some((gateway) => gateway.connected)),
         15_000

@@ -14,10 +14,11 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
-import * as os from "node:os"
 import * as path from "node:path"
 import { LabError } from "./LabError.ts"
-import { type Daemon, daemon, end, isAlive, must, type Output, quietly, run, type RunOptions } from "./processes.ts"
+import { folderOf, isOwnFolder, nameFor, namespaceFile, namespaceOf, remove, removeLeftovers } from "./labs.ts"
+import { type Daemon, daemon, environment, must, type Output, run, type RunOptions, spawn } from "./processes.ts"
+import { namespaceKey } from "./procfs.ts"
 
 export const hosts = ["client", "natw", "natl", "natg", "inet", "gw", "res"] as const
 export type HostName = (typeof hosts)[number]
@@ -54,7 +55,8 @@ export interface Topology {
   readonly name: string
   /** A folder for logs and sockets that every host sees; removed with the lab. */
   readonly folder: string
-  readonly argv: (host: HostName, command: ReadonlyArray<string>) => ReadonlyArray<string>
+  /** The command line that runs `command` on a host, in our working directory. */
+  readonly argv: (host: HostName, command: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<string>, LabError>
   readonly run: (
     host: HostName,
     command: ReadonlyArray<string>,
@@ -82,46 +84,6 @@ export interface Topology {
   /** Forgets every mapping of a router. */
   readonly rebind: (router: Router) => Effect.Effect<void, LabError>
 }
-
-const PREFIX = "fzlab"
-const namespaceOf = (lab: string, host: string): string => `${lab}-${host}`
-const folderOf = (lab: string): string => path.join(os.tmpdir(), `${lab}.lab`)
-
-/** Ends everything in the lab's namespaces by pid, then removes namespaces and folder. Runs to the end once begun. */
-export const remove = (lab: string): Effect.Effect<void> =>
-  Effect.uninterruptible(Effect.gen(function*() {
-    const namespaces = quietly(["ip", "netns", "list"]).split("\n").map((line) => line.split(" ", 1)[0] ?? "")
-      .filter((name) => name.startsWith(`${lab}-`))
-    const pids = namespaces.flatMap((name) =>
-      quietly(["ip", "netns", "pids", name]).split("\n").filter((line) => line !== "").map(Number)
-    )
-    yield* end(pids, 3000)
-    for (const name of namespaces) quietly(["ip", "netns", "del", name])
-    fs.rmSync(folderOf(lab), { recursive: true, force: true })
-  }))
-
-/**
- * Labs of this machine: those of `lab run` carry their owner's pid, `fzlab-up` is the one that `lab up` leaves running.
- */
-const labs = (): ReadonlyArray<string> => [
-  ...new Set([
-    ...quietly(["ip", "netns", "list"]).split("\n").map((line) => /^(fzlab[0-9]+|fzlabup)-/.exec(line)?.[1]),
-    ...fs.readdirSync(os.tmpdir()).map((name) => /^(fzlab[0-9]+|fzlabup)\.lab$/.exec(name)?.[1])
-  ].filter((name) => name !== undefined))
-]
-
-/** Removes what labs left whose owner was killed. */
-export const removeLeftovers = Effect.gen(function*() {
-  for (const lab of labs()) {
-    const owner = Number(/[0-9]+$/.exec(lab)?.[0])
-    if (lab !== PERSISTENT && owner !== process.pid && !isAlive(owner)) yield* remove(lab)
-  }
-})
-
-/** The lab of `lab up`. */
-export const PERSISTENT = `${PREFIX}up`
-export const ownName = (): string => `${PREFIX}${process.pid}`
-export const exists = (lab: string): boolean => labs().includes(lab)
 
 const linkCommands = (ns: (host: HostName) => string): string => `
 link add wifi0 netns ${ns("client")} type veth peer name lan0 netns ${ns("natw")}
@@ -211,57 +173,92 @@ table inet fw {
 `
 }
 
-/** Keeps a host's mount and UTS namespace open; `argv` enters it. */
-const holderScript = `
-hostname "$1"
+/**
+ * Sets a host up and keeps its namespaces open; `argv` enters them. Stops at the first step that fails: what follows a
+ * mount that did not happen would change this machine's own files. `$1`: host, `$2`: whether it forwards, `$3`: ready file.
+ */
+const holderScript = `set -e
+echo "$1" > /proc/sys/kernel/hostname
+cd /proc/sys/net
+for which in default all; do
+  echo 0 > ipv6/conf/$which/accept_dad
+  echo 0 > ipv4/conf/$which/rp_filter
+done
+echo "$2" > ipv4/ip_forward
+echo "$2" > ipv6/conf/all/forwarding
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/dbus /run/lock /run/wireguard /run/lab/up /run/lab/wk
 mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/lab/up,workdir=/run/lab/wk /etc
 rm -f /etc/resolv.conf
 echo "nameserver ${addresses.dns4}" > /etc/resolv.conf
-: > "$2"
+: > "$3"
 exec sleep infinity`
 
-const requirePrivileges: Effect.Effect<void, LabError> = Effect.suspend(() =>
-  process.platform !== "linux"
-    ? Effect.fail(new LabError({ what: "the lab needs Linux", why: "it builds network namespaces" }))
-    : process.getuid?.() !== 0
-    ? Effect.fail(
-      new LabError({ what: "the lab needs root", why: "it builds network namespaces; try again with sudo" })
-    )
-    : !fs.existsSync("/dev/net/tun")
-    ? Effect.fail(
-      new LabError({ what: "the lab needs /dev/net/tun", why: "this machine or container has no TUN driver" })
-    )
-    : Effect.void
-)
+/** What the lab runs, and the Debian package that has it. */
+const programs: { readonly [program: string]: string } = {
+  ip: "iproute2",
+  nft: "nftables",
+  conntrack: "conntrack",
+  nsenter: "util-linux",
+  unshare: "util-linux",
+  mount: "mount"
+}
+
+/** The machine can hold a lab, and we may build one. */
+export const requirePrivileges: Effect.Effect<void, LabError> = Effect.suspend(() => {
+  if (process.platform !== "linux") {
+    return new LabError({ what: "the lab needs Linux", why: "it builds network namespaces" })
+  }
+  if (process.getuid?.() !== 0) {
+    return new LabError({ what: "the lab needs root", why: "it builds network namespaces; try again with sudo" })
+  }
+  const directories = (environment()["PATH"] ?? "").split(":")
+  const missing = Object.keys(programs).filter((program) =>
+    !directories.some((directory) => directory !== "" && fs.existsSync(path.join(directory, program)))
+  )
+  if (missing.length > 0) {
+    const packages = [...new Set(missing.map((program) => programs[program]))].join(" ")
+    return new LabError({
+      what: `the lab needs ${missing.join(", ")}`,
+      why: `not found; on Debian and Ubuntu: apt-get install ${packages}`
+    })
+  }
+  if (!fs.existsSync("/dev/net/tun")) {
+    return new LabError({ what: "the lab needs /dev/net/tun", why: "this machine or container has no TUN driver" })
+  }
+  return Effect.void
+})
 
 /** How to reach the hosts of a lab that exists. */
 export const attach = (lab: string): Topology => {
   const folder = folderOf(lab)
   const ns = (host: HostName): string => namespaceOf(lab, host)
-  const argv = (host: HostName, command: ReadonlyArray<string>): ReadonlyArray<string> => {
-    const pid = fs.readFileSync(path.join(folder, `${host}.pid`), "utf8").trim()
-    // `nsenter -m` leaves us in `/`.
-    return [
-      "nsenter",
-      "-t",
-      pid,
-      "-m",
-      "-u",
-      "-n",
-      "--",
-      "sh",
-      "-c",
-      "cd \"$0\" && exec \"$@\"",
-      process.cwd(),
-      ...command
-    ]
-  }
+  const argv = (host: HostName, command: ReadonlyArray<string>) =>
+    Effect.map(
+      holderPid(lab, host),
+      // `nsenter -m` leaves us in `/`.
+      (pid) => [
+        ...[
+          "nsenter",
+          "-t",
+          String(pid),
+          "-m",
+          "-u",
+          "-n",
+          "--",
+          "sh",
+          "-c",
+          "cd \"$0\" && exec \"$@\"",
+          process.cwd()
+        ],
+        ...command
+      ]
+    )
   const inNamespace = (host: HostName, command: ReadonlyArray<string>) => ["ip", "netns", "exec", ns(host), ...command]
   const batch = (host: HostName, commands: string) =>
     must(`network of ${host}`, ["ip", "-n", ns(host), "-batch", "-"], { input: commands })
-  const rebind = (router: Router) => Effect.asVoid(run(inNamespace(router, ["conntrack", "-F"])))
+  const rebind = (router: Router) =>
+    Effect.asVoid(must(`mappings of ${router}`, inNamespace(router, ["conntrack", "-F"])))
   const defaults = (uplink: Uplink, verb: string, metric: number): string => {
     const { device, n } = uplinks[uplink]
     return `route ${verb} default via 192.168.${n}.1 dev ${device} metric ${metric}
@@ -272,11 +269,11 @@ route ${verb} default via 2001:db8:${n}::1 dev ${device} metric ${metric}
     name: lab,
     folder,
     argv,
-    run: (host, command, options) => Effect.suspend(() => run(argv(host, command), options)),
+    run: (host, command, options) => Effect.flatMap(argv(host, command), (argv) => run(argv, options)),
     must: (host, command, options) =>
-      Effect.suspend(() => must(`${command[0] ?? ""} on ${host}`, argv(host, command), options)),
+      Effect.flatMap(argv(host, command), (argv) => must(`${command[0] ?? ""} on ${host}`, argv, options)),
     daemon: (host, name, command, env) =>
-      Effect.suspend(() => daemon(argv(host, command), path.join(folder, `${name}.log`), env)),
+      Effect.flatMap(argv(host, command), (argv) => daemon(argv, path.join(folder, `${name}.log`), env)),
     nat: (router, type) =>
       must(`NAT of ${router}`, inNamespace(router, ["nft", "-f", "-"]), { input: natRules(router, type) }).pipe(
         Effect.zipRight(rebind(router))
@@ -313,34 +310,26 @@ ${defaults(uplink, "replace", metric)}`
   }
 }
 
-/** Builds the lab; the caller removes it. */
+/** Builds the lab; the caller removes it. Not to be interrupted, so that nothing is half-way when it is removed. */
 export const create = (lab: string): Effect.Effect<Topology, LabError> =>
   Effect.gen(function*() {
     yield* requirePrivileges
     const folder = folderOf(lab)
-    // 0700: the folder holds logs and control sockets, in a directory that everybody can write to.
+    // 0700: the folder holds logs and control sockets, in a directory that everybody can write to. Whoever makes it owns
+    // the lab: a second one of the same name fails here, and removes nothing.
     yield* Effect.try({
       try: () => fs.mkdirSync(folder, { mode: 0o700 }),
       catch: (error) => new LabError({ what: `cannot create ${folder}`, why: (error as Error).message })
     })
+    return yield* build(lab).pipe(Effect.onError(() => remove(lab)))
+  }).pipe(Effect.uninterruptible)
+
+const build = (lab: string): Effect.Effect<Topology, LabError> =>
+  Effect.gen(function*() {
     const ns = (host: HostName): string => namespaceOf(lab, host)
     const topology = attach(lab)
-    for (const host of hosts) {
-      yield* must(`namespace of ${host}`, ["ip", "netns", "add", ns(host)])
-      const forwards = host !== "client" && host !== "res"
-      yield* must(`kernel settings of ${host}`, [
-        "ip",
-        "netns",
-        "exec",
-        ns(host),
-        "sysctl",
-        "-qw",
-        "net.ipv6.conf.default.accept_dad=0",
-        "net.ipv6.conf.all.accept_dad=0",
-        ...(forwards ? ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] : [])
-      ])
-      yield* holder(lab, host)
-    }
+    for (const host of hosts) yield* must(`namespace of ${host}`, ["ip", "netns", "add", ns(host)])
+    yield* Effect.forEach(hosts, (host) => holder(lab, host), { concurrency: "unbounded", discard: true })
     yield* must("links", ["ip", "-batch", "-"], { input: linkCommands(ns) })
     const batch = (host: HostName, commands: string) =>
       must(`network of ${host}`, ["ip", "-n", ns(host), "-batch", "-"], { input: commands })
@@ -354,39 +343,47 @@ export const create = (lab: string): Effect.Effect<Topology, LabError> =>
     yield* topology.plug("wifi")
     yield* topology.plug("lan")
     for (const router of ["natw", "natl", "natg"] as const) yield* topology.nat(router, "home")
-    for (const host of hosts) {
-      const ready = path.join(folder, `${host}.ready`)
-      for (let waited = 0; !fs.existsSync(ready); waited += 10) {
-        if (waited > 5000) return yield* new LabError({ what: `host ${host}`, why: "did not come up within 5 s" })
-        yield* Effect.sleep(10)
-      }
-    }
     return topology
-  }).pipe(Effect.onError(() => remove(lab)))
+  })
 
-/** Starts the process that holds a host's namespaces; it outlives us, `remove` ends it. */
+const pidFile = (lab: string, host: HostName): string => path.join(folderOf(lab), `${host}.pid`)
+
+/** Starts the process that holds a host's namespaces and waits until the host is set up; `remove` ends it. */
 const holder = (lab: string, host: HostName): Effect.Effect<void, LabError> =>
   Effect.gen(function*() {
     const folder = folderOf(lab)
-    const script =
-      `ip netns exec "$1" unshare -m -u --propagation private sh -c "$2" sh "$3" "$4" </dev/null >/dev/null 2>&1 &
-echo $! > "$5"`
-    yield* must(`host ${host}`, [
-      "sh",
-      "-c",
-      script,
-      "sh",
-      namespaceOf(lab, host),
-      holderScript,
-      host,
-      path.join(folder, `${host}.ready`),
-      path.join(folder, `${host}.pid`)
-    ])
+    const ready = path.join(folder, `${host}.ready`)
+    const forwards = host === "client" || host === "res" ? "0" : "1"
+    const process = yield* spawn([
+      ...["ip", "netns", "exec", namespaceOf(lab, host), "unshare", "-m", "-u", "--propagation", "private"],
+      ...["sh", "-c", holderScript, "sh", host, forwards, ready]
+    ], path.join(folder, `${host}.host.log`))
+    fs.writeFileSync(pidFile(lab, host), String(process.pid))
+    for (const end = Date.now() + 10_000; !fs.existsSync(ready); yield* Effect.sleep(5)) {
+      if (process.hasExited() || Date.now() >= end) {
+        return yield* new LabError({ what: `host ${host}`, why: process.log().trim() || "did not come up within 10 s" })
+      }
+    }
+  })
+
+/** The process that holds a host's namespaces, if what the lab's folder says of it is still true. */
+const holderPid = (lab: string, host: HostName): Effect.Effect<number, LabError> =>
+  Effect.suspend(() => {
+    try {
+      const pid = Number(fs.readFileSync(pidFile(lab, host), "utf8"))
+      const key = namespaceKey(namespaceFile(lab, host))
+      if (isOwnFolder(folderOf(lab)) && key !== undefined && key === namespaceKey(`/proc/${pid}/ns/net`)) {
+        return Effect.succeed(pid)
+      }
+    } catch {
+      // The folder or the file has gone.
+    }
+    return new LabError({ what: `host ${host}`, why: "the lab is damaged; remove it with: lab down" })
   })
 
 /** A lab that lives as long as the scope; leftovers of killed ones are removed first. */
 export const scoped: Effect.Effect<Topology, LabError, Scope.Scope> = Effect.gen(function*() {
   yield* requirePrivileges
   yield* removeLeftovers
-  return yield* Effect.acquireRelease(create(ownName()), (topology) => remove(topology.name))
+  return yield* Effect.acquireRelease(create(nameFor(process.pid)), (topology) => remove(topology.name))
 })

@@ -132,7 +132,7 @@ export const run = (input: ProcessInput): Effect.Effect<number> =>
     const { args } = input
     if (args[0] === "lab") {
       const lab = yield* Effect.promise(() => import("../lab/cli.ts"))
-      return yield* lab.run(args.slice(1))
+      return yield* lab.run(args.slice(1), input.token)
     }
     if (args[0] === "help" || wantsHelp(args)) {
       process.stdout.write(args[0] === "route" ? routeHelp : rootHelp(version, "auto"))

@@ -14,3 +14,7 @@ export const openSockets = (): ReadonlySet<string> => {
   }
   return found
 }
+
+/** How many of the sockets now open were not then. */
+export const openedSince = (before: ReadonlySet<string>): number =>
+  [...openSockets()].filter((socket) => !before.has(socket)).length

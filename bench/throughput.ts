@@ -100,7 +100,9 @@ const measure = Effect.gen(function*() {
   const network = yield* topology.scoped
   yield* network.daemon("res", "iperf3", ["iperf3", "-s"])
   const ours = yield* Effect.scoped(Effect.gen(function*() {
-    const lab = yield* services.start(network)
+    const lab = yield* services.start(network, {
+      executable: path.resolve(process.argv[1] ?? "", "..", "..", "bin", "firezone-headless-client.js")
+    })
     const client = yield* lab.startClient()
     if ((yield* tunAddresses(lab)) === undefined) {
       return yield* new LabError({ what: "client", why: `did not come up:\n${client.log().slice(-2000)}` })

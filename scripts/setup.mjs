@@ -1,8 +1,17 @@
 // Brings a clone to the point where its programs run. Uses nothing but Node, because it runs before `npm ci`.
-//   node scripts/setup.mjs [--build] [--packages] [--test-packages]
+//   node scripts/setup.mjs [--build] [--packages] [--test-packages] [--bench-packages]
 // Speaks on stderr only: the command behind it may print a single JSON object on stdout.
 import { spawnSync } from "node:child_process"
-import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync
+} from "node:fs"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 
@@ -38,16 +47,15 @@ if (Number(process.versions.node.split(".")[0]) < 20) {
 const labPrograms = {
   ip: "iproute2",
   nft: "nftables",
-  ping: "iputils-ping",
-  curl: "curl",
-  nsenter: "util-linux",
-  sysctl: "procps",
-  tcpdump: "tcpdump",
   conntrack: "conntrack",
-  iperf3: "iperf3",
-  tc: "iproute2"
+  nsenter: "util-linux",
+  unshare: "util-linux",
+  mount: "mount",
+  ping: "iputils-ping",
+  curl: "curl"
 }
 const testPrograms = {
+  tcpdump: "tcpdump",
   "wireguard-go": "wireguard-go",
   wg: "wireguard-tools",
   turnserver: "coturn",
@@ -58,18 +66,62 @@ const testPrograms = {
   socat: "socat",
   strace: "strace",
   openssl: "openssl",
-  "dbus-daemon": "dbus"
+  "dbus-daemon": "dbus",
+  ps: "procps"
+}
+const benchPrograms = { iperf3: "iperf3", "wireguard-go": "wireguard-go", wg: "wireguard-tools", strace: "strace" }
+
+// Two at once, such as a lab beside the tests, would pull the modules from under each other.
+const setupLock = join(root, ".setup.lock")
+const isAlive = (pid) => {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return error.code === "EPERM"
+  }
+}
+const lockOwner = () => {
+  try {
+    return Number(readlinkSync(setupLock))
+  } catch {
+    return 0
+  }
+}
+for (let told = false;;) {
+  try {
+    // A link is made together with what it says.
+    symlinkSync(String(process.pid), setupLock)
+    process.on("exit", () => rmSync(setupLock, { force: true }))
+    break
+  } catch (error) {
+    // A read-only tree is either set up or will fail with a better message below.
+    if (error.code !== "EEXIST") break
+  }
+  const owner = lockOwner()
+  if (owner === 0 || !isAlive(owner)) {
+    rmSync(setupLock, { force: true })
+  } else {
+    if (!told) say(`waiting for another set-up (process ${owner})`)
+    told = true
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200)
+  }
 }
 
-if (flags.has("--packages")) {
-  const wanted = flags.has("--test-packages") ? { ...labPrograms, ...testPrograms } : labPrograms
-  const missing = Object.entries(wanted).filter(([program]) => !onPath(program))
-  if (missing.length > 0) {
-    const packages = [...new Set(missing.map(([, name]) => name))]
-    const names = missing.map(([program]) => program).join(", ")
-    if (process.getuid?.() !== 0 || !onPath("apt-get")) {
-      fail(`missing programs: ${names}. Install them (Debian packages: ${packages.join(" ")}) and try again`)
-    }
+const needed = {
+  ...(flags.has("--packages") ? labPrograms : {}),
+  ...(flags.has("--test-packages") ? testPrograms : {})
+}
+// Not every benchmark needs programs: those that do name what is missing.
+const useful = flags.has("--bench-packages") ? { ...labPrograms, ...benchPrograms } : {}
+const missing = Object.entries({ ...needed, ...useful }).filter(([program]) => !onPath(program))
+if (missing.length > 0) {
+  const packages = [...new Set(missing.map(([, name]) => name))]
+  const names = missing.map(([program]) => program).join(", ")
+  if (process.getuid?.() !== 0 || !onPath("apt-get")) {
+    const told = missing.some(([program]) => program in needed) ? fail : say
+    told(`missing programs: ${names}. Install them (Debian packages: ${packages.join(" ")}) and try again`)
+  } else {
     say(`installing Debian packages ${packages.join(" ")} (missing: ${names})`)
     const env = { DEBIAN_FRONTEND: "noninteractive" }
     const install = () => run("apt-get", ["install", "-y", "-q", "--no-install-recommends", ...packages], env)
@@ -88,9 +140,10 @@ if (!newer(installed, lock)) {
 }
 
 if (flags.has("--build")) {
-  // `npm ci` twice at once would be worse than a build too many: only the build is cached.
   const stamp = join(root, "dist", ".stamp")
-  const state = spawnSync("git", ["ls-files", "-co", "--exclude-standard", "src", "bin", "bench", "scripts"], {
+  // Under sudo the clone is another user's.
+  const git = ["-c", "safe.directory=*", "ls-files", "-co", "--exclude-standard", "src", "bin", "bench", "scripts"]
+  const state = spawnSync("git", git, {
     cwd: root,
     encoding: "utf8"
   })

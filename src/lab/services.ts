@@ -24,7 +24,9 @@ export const ids = {
 
 /** Tokens that the portal emulator accepts; nothing else knows them. */
 export const tokens = { client: ".lab-client-token", gateway: ".lab-gateway-token", relay: ".lab-relay-token" } as const
-export const STAMP_SECRET = "4c98bf59c99b3e467ecd7cf9d6b3e5279645fca59be67bc5bb4af3cf653761ab"
+const STAMP_SECRET = "4c98bf59c99b3e467ecd7cf9d6b3e5279645fca59be67bc5bb4af3cf653761ab"
+
+const RELAY_PORT = 3478
 
 export const apiUrl = `ws://${addresses.portal}:${addresses.portalPort}/`
 
@@ -69,9 +71,6 @@ export interface Lab {
   ) => Effect.Effect<Daemon, LabError, Scope.Scope>
 }
 
-const executable = (): string => path.resolve(process.argv[1] ?? "")
-const self = (...args: ReadonlyArray<string>): ReadonlyArray<string> => [process.execPath, executable(), ...args]
-
 /** The arguments of the client in the lab. */
 export const clientArguments = (topology: Topology): ReadonlyArray<string> => [
   "--dns-control",
@@ -82,19 +81,29 @@ export const clientArguments = (topology: Topology): ReadonlyArray<string> => [
 
 const socket = (topology: Topology, name: string): string => path.join(topology.folder, `${name}.sock`)
 
+export interface StartOptions {
+  readonly without?: ReadonlySet<Role>
+  /** The client's executable, which also runs the emulators; the running program unless given. */
+  readonly executable?: string
+}
+
 /** Starts `lab serve NAME` on a host and waits until its control socket answers. */
 const serve = (
   topology: Topology,
+  executable: string,
   host: HostName,
   name: string,
-  config: unknown,
+  config: object,
   env: Readonly<Record<string, string>> = {}
 ): Effect.Effect<Daemon, LabError, Scope.Scope> =>
   Effect.gen(function*() {
     const daemon = yield* topology.daemon(
       host,
       name,
-      self("lab", "serve", name, JSON.stringify({ ...(config as object), control: socket(topology, name) })),
+      [
+        ...[process.execPath, executable, "lab", "serve", name],
+        JSON.stringify({ ...config, control: socket(topology, name) })
+      ],
       env
     )
     const ready = yield* eventually(
@@ -113,13 +122,17 @@ const serve = (
     return daemon
   })
 
-const portalConfig: PortalConfig = {
+/** Without the relay emulator the portal knows of none until one signs in. */
+const portalConfig = (relayEmulator: boolean): PortalConfig => ({
   host: "::",
   port: addresses.portalPort,
   clientTokens: [tokens.client],
   gatewayTokens: [tokens.gateway],
+  relayTokens: [tokens.relay],
   iceless: false,
-  relays: [{ stampSecret: STAMP_SECRET, ipv4: addresses.relay4, ipv6: addresses.relay6, port: 3478 }],
+  relays: relayEmulator
+    ? [{ stampSecret: STAMP_SECRET, ipv4: addresses.relay4, ipv6: addresses.relay6, port: RELAY_PORT }]
+    : [],
   sites: [{ id: ids.site, name: "Lab" }],
   resources: [
     {
@@ -142,32 +155,31 @@ const portalConfig: PortalConfig = {
     }
   ],
   gatewaySite: ids.site
-}
+})
 
 /** Starts every emulator but those left out, and waits until they are ready for a client. */
 export const start = (
   topology: Topology,
-  options: { readonly without?: ReadonlySet<Role> } = {}
+  { executable = path.resolve(process.argv[1] ?? ""), without = new Set() }: StartOptions = {}
 ): Effect.Effect<Lab, LabError, Scope.Scope> =>
   Effect.gen(function*() {
-    const without = options.without ?? new Set()
-    yield* serve(topology, "res", "web", {})
+    yield* serve(topology, executable, "res", "web", {})
     if (!without.has("relay")) {
-      yield* serve(topology, "inet", "relay", {
+      yield* serve(topology, executable, "inet", "relay", {
         ipv4: addresses.relay4,
         ipv6: addresses.relay6,
-        port: 3478,
+        port: RELAY_PORT,
         stampSecret: STAMP_SECRET
       })
     }
-    yield* serve(topology, "inet", "portal", portalConfig)
+    yield* serve(topology, executable, "inet", "portal", portalConfig(!without.has("relay")))
     const endpoint = <State>(name: string) => ({
       state: ask<State>(socket(topology, name), "/state"),
       command: (path: string, body?: unknown) => ask<unknown>(socket(topology, name), path, body)
     })
     const portal = endpoint<PortalState>("portal")
     if (!without.has("gateway")) {
-      yield* serve(topology, "gw", "gateway", gatewayInterfaces, gatewayEnvironment)
+      yield* serve(topology, executable, "gw", "gateway", gatewayInterfaces, gatewayEnvironment)
       const online = yield* eventually(
         Effect.map(portal.state, (state) => state.gateways.some((gateway) => gateway.connected)),
         15_000
@@ -185,7 +197,7 @@ export const start = (
       relay: endpoint<RelayState>("relay"),
       gateway: endpoint<GatewayState>("gateway"),
       startClient: ({ args = [], env = {} } = {}) =>
-        topology.daemon("client", "client", self(...clientArguments(topology), ...args), {
+        topology.daemon("client", "client", [process.execPath, executable, ...clientArguments(topology), ...args], {
           ...clientEnvironment,
           ...env
         })

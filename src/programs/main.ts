@@ -4,6 +4,9 @@ import * as Exit from "effect/Exit"
 import * as Redacted from "effect/Redacted"
 import { EXIT, NAME, run } from "./cli.ts"
 
+/** npm and npx pass a Ctrl+C on that the terminal has sent us already: within this time it is the same one. */
+const SAME_SIGNAL_MILLIS = 300
+
 export const main = (args: ReadonlyArray<string>): void => {
   const variable = process.env["FIREZONE_TOKEN"]
   // Children must not inherit it.
@@ -11,11 +14,14 @@ export const main = (args: ReadonlyArray<string>): void => {
   const fiber = Effect.runFork(
     run({ args, token: variable === undefined ? undefined : Redacted.make(variable) })
   )
-  let interrupted = false
+  let interruptedAt: number | undefined
   const stop = (): void => {
-    if (interrupted) process.exit(EXIT.interrupted)
-    interrupted = true
-    fiber.unsafeInterruptAsFork(fiber.id())
+    if (interruptedAt === undefined) {
+      interruptedAt = performance.now()
+      fiber.unsafeInterruptAsFork(fiber.id())
+    } else if (performance.now() - interruptedAt > SAME_SIGNAL_MILLIS) {
+      process.exit(EXIT.interrupted)
+    }
   }
   process.on("SIGINT", stop)
   process.on("SIGTERM", stop)

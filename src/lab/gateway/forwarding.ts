@@ -20,7 +20,7 @@ export const masquerading = (interfaces: ReadonlyArray<string>): string => {
       interfaces.map((name) => JSON.stringify(name)).join(", ")
     } } masquerade; `
   )
-  return `table ${TABLE} { chain postrouting { type nat hook postrouting priority srcnat; ${rules.join("")}} }`
+  return `table ${TABLE} { chain postrouting { type nat hook postrouting priority srcnat; ${rules.join("")}}; }`
 }
 
 const switchOn = (file: string): Effect.Effect<void, LabError, Scope.Scope> =>

@@ -50,7 +50,8 @@ export class SocketFactory extends Context.Tag("firezone-headless-client/service
   ) => Effect.Effect<number, SocketFailed | RoutingLoopPreventionFailed, Scope.Scope>
   /**
    * Connects from the source that the route cache names, within 5 s, `TCP_NODELAY` on. The socket belongs to the caller,
-   * who destroys it; interruption while connecting leaves nothing open.
+   * who destroys it; interruption while connecting leaves nothing open. It can be interrupted even where the caller
+   * cannot: call it there, or a socket that is ready at that moment is lost.
    */
   readonly tcp: (
     remote: SocketAddress

@@ -220,7 +220,7 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
       const disconnected = (error: PortalDisconnected, retryInMillis: number) => {
         status = { ...status, state: "disconnected", lastError: error.message }
         return Effect.logInfo("portal disconnected").pipe(
-          Effect.annotateLogs({ reason: error.reason, retryInMillis: Math.round(retryInMillis) }),
+          Effect.annotateLogs({ reason: error.reason, retryInMillis }),
           Effect.zipRight(Queue.offer(events, { _tag: "Disconnected", error, retryInMillis })),
           Effect.zipRight(Effect.raceFirst(Effect.sleep(retryInMillis), superseded.await))
         )
@@ -245,7 +245,7 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
             yield* failed(new RetriesExhausted({ lastError, budgetMillis: retry.budgetMillis }))
             return false
           }
-          yield* disconnected(lastError, retry.delayMillis)
+          yield* disconnected(lastError, Math.round(retry.delayMillis))
           return true
         })
 

@@ -16,13 +16,13 @@ import * as PortalLive from "../../../src/layers/portal/PortalLive.ts"
 import type { IpAddress } from "../../../src/model/Route.ts"
 import { ip, parseIp } from "../../../src/protocol/wire/address.ts"
 import { HostResolver, type HostUnresolved } from "../../../src/services/HostResolver.ts"
-import {
+import type {
   Portal,
-  type PortalConnection,
-  type PortalEvent,
-  type PortalOptions,
-  type PortalProtocol,
-  type PortalRole
+  PortalConnection,
+  PortalEvent,
+  PortalOptions,
+  PortalProtocol,
+  PortalRole
 } from "../../../src/services/Portal.ts"
 import type { SocketFactoryDouble } from "../../support/SocketFactoryDouble.ts"
 import { certificate, privateKey } from "./certificates.ts"
@@ -44,7 +44,7 @@ export const passSleep = (millis: number): Effect.Effect<void> =>
   Effect.gen(function*() {
     const until = (yield* Clock.currentTimeMillis) + millis
     let sleeps: ReadonlyArray<number> = []
-    for (let tries = 0; tries < 5000 && !sleeps.includes(until); tries++) {
+    for (let tries = 0; tries < 2000 && !sleeps.includes(until); tries++) {
       yield* Effect.promise(() => new Promise<void>((resolve) => void setTimeout(resolve, 1)))
       sleeps = Chunk.toReadonlyArray(yield* TestClock.sleeps())
     }

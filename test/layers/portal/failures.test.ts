@@ -1,0 +1,593 @@
+/** Everything that a portal, a network or an attacker can do wrong. */
+import { assert, describe, it } from "@effect/vitest"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as HashMap from "effect/HashMap"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
+import * as Queue from "effect/Queue"
+import * as Redacted from "effect/Redacted"
+import * as Scope from "effect/Scope"
+import * as TestClock from "effect/TestClock"
+import type * as net from "node:net"
+import { inspect } from "node:util"
+import { SyscallError } from "../../../src/ffi/SyscallError.ts"
+import { ip } from "../../../src/protocol/wire/address.ts"
+import { HostUnresolved } from "../../../src/services/HostResolver.ts"
+import type { PortalOptions } from "../../../src/services/Portal.ts"
+import { Portal } from "../../../src/services/Portal.ts"
+import { RoutingLoopPreventionFailed } from "../../../src/services/SocketFactory.ts"
+import { makeSocketFactoryDouble, type SocketFactoryDouble } from "../../support/SocketFactoryDouble.ts"
+import { root } from "./certificates.ts"
+import {
+  answerAll,
+  cleanedToken,
+  expectEvent,
+  makeRawServer,
+  makeScriptedPortal,
+  onLoopback,
+  optionsFor,
+  otherKey,
+  passSleep,
+  portalLayer,
+  problem,
+  refuse,
+  type Resolve,
+  type ScriptedPortal,
+  type Session,
+  token,
+  waitFor
+} from "./support.ts"
+
+const openTo = (
+  url: string,
+  factory: SocketFactoryDouble,
+  changes: Partial<PortalOptions<"client">> = {},
+  trustedRoots?: string,
+  resolve: Resolve = onLoopback
+) =>
+  Effect.flatMap(
+    Effect.provide(Portal, portalLayer(factory, trustedRoots, resolve)),
+    ({ open }) => open(optionsFor("client", url, changes))
+  )
+
+const connect = (changes: Partial<PortalOptions<"client">> = {}) =>
+  Effect.gen(function*() {
+    const portal = yield* makeScriptedPortal()
+    const factory = makeSocketFactoryDouble()
+    const connection = yield* openTo(`ws://127.0.0.1:${portal.port}/`, factory, changes)
+    return { portal, factory, connection }
+  })
+
+const sessionOf = (portal: ScriptedPortal, index = 0): Session => {
+  const session = portal.sessions[index]
+  assert.isDefined(session)
+  return session
+}
+
+describe("refused upgrades (spec 2.5, test 4)", () => {
+  for (
+    const [status, code] of [
+      [301, undefined],
+      [400, "invalid_connect_params"],
+      [400, undefined],
+      [402, "limits_exceeded"],
+      [403, "device_untrusted"],
+      [403, "account_disabled"],
+      [408, undefined],
+      [409, "gateway_already_connected"],
+      [429, undefined],
+      [500, "unhandled_connect_error"],
+      [503, "rate_limit"]
+    ] as const
+  ) {
+    it.scoped(`${status} ${code ?? "without a code"} is tried again`, () =>
+      Effect.gen(function*() {
+        const { connection, factory, portal } = yield* connect()
+        portal.onUpgrade = code === undefined ? refuse(status, { Location: "/elsewhere" }) : problem(status, code)
+        const { error, retryInMillis } = yield* expectEvent(connection, "Disconnected")
+        assert.strictEqual(
+          error.reason,
+          `the portal answered with HTTP status ${status}${code === undefined ? "" : `: For a reason (${code})`}`
+        )
+        assert.strictEqual(retryInMillis, 1000)
+        assert.deepStrictEqual(factory.open(), [])
+        assert.strictEqual(portal.requests.length, 1)
+        portal.onUpgrade = undefined
+        yield* passSleep(1000)
+        yield* expectEvent(connection, "Connected")
+      }))
+  }
+
+  for (
+    const [what, answer, tag, detail] of [
+      ["invalid_token", problem(401, "invalid_token"), "TokenRejected", "For a reason"],
+      ["missing_token", problem(401, "missing_token"), "TokenRejected", "For a reason"],
+      ["another code", problem(401, "no_idea"), "AuthenticationFailed", "For a reason"],
+      ["no code", problem(401), "AuthenticationFailed", "For a reason"],
+      ["a page", refuse(401, { "Content-Type": "text/html" }, "<p>no"), "AuthenticationFailed", "no reason provided"],
+      ["nothing", refuse(401), "AuthenticationFailed", "no reason provided"]
+    ] as const
+  ) {
+    it.scoped(`401 with ${what} is final`, () =>
+      Effect.gen(function*() {
+        const { connection, factory, portal } = yield* connect()
+        portal.onUpgrade = answer
+        const { error } = yield* expectEvent(connection, "Failed")
+        assert.strictEqual(error._tag, tag)
+        assert.deepInclude(error, { detail })
+        assert.deepInclude(connection.status(), { state: "failed", lastError: error.message, joins: 0 })
+        assert.deepStrictEqual(factory.open(), [])
+        yield* TestClock.adjust("1 hour")
+        assert.strictEqual(portal.requests.length, 1)
+      }))
+  }
+
+  it.scoped("404 on both endpoints is tried again, from v2", () =>
+    Effect.gen(function*() {
+      const { connection, portal } = yield* connect()
+      portal.onUpgrade = refuse(404)
+      yield* expectEvent(connection, "Disconnected")
+      portal.onUpgrade = undefined
+      yield* passSleep(1000)
+      yield* expectEvent(connection, "Connected")
+      assert.deepStrictEqual(portal.requests.map((url) => url.split("?")[0]), [
+        "/client/v2/websocket",
+        "/client/websocket",
+        "/client/v2/websocket"
+      ])
+    }))
+
+  for (
+    const [value, millis] of [
+      ["7", 7000],
+      ["Thu, 01 Jan 1970 00:00:09 GMT", 9000],
+      ["Thu, 01 Jan 1970 00:00:00 GMT", 500],
+      ["0", 500],
+      ["99999999", 3_600_000],
+      ["-1", 1000],
+      ["soon", 1000]
+    ] as const
+  ) {
+    it.scoped(`Retry-After: ${value} gives ${millis} ms`, () =>
+      Effect.gen(function*() {
+        const { connection, portal } = yield* connect()
+        portal.onUpgrade = refuse(503, { "Retry-After": value })
+        const { retryInMillis } = yield* expectEvent(connection, "Disconnected")
+        assert.strictEqual(retryInMillis, millis)
+      }))
+  }
+
+  it.scoped("Retry-After costs no budget", () =>
+    Effect.gen(function*() {
+      const { connection, portal } = yield* connect()
+      portal.onUpgrade = refuse(503, { "Retry-After": "1" })
+      for (let attempts = 0; attempts < 20; attempts++) {
+        yield* expectEvent(connection, "Disconnected")
+        yield* passSleep(1000)
+      }
+      portal.onUpgrade = undefined
+      for (let joined = false; !joined;) {
+        const event = yield* Queue.take(connection.events)
+        joined = event._tag === "Connected"
+        if (event._tag === "Disconnected") yield* passSleep(1000)
+      }
+    }))
+
+  it.scoped("a body without end counts for what came of it", () =>
+    Effect.gen(function*() {
+      const { connection, factory, portal } = yield* connect()
+      portal.onUpgrade = (socket) => {
+        socket.write("HTTP/1.1 401 No\r\nContent-Type: application/problem+json\r\nTransfer-Encoding: chunked\r\n\r\n")
+        socket.write("2\r\n{}\r\n")
+      }
+      yield* waitFor("the request", () => portal.requests.length === 1)
+      yield* passSleep(2000)
+      const { error } = yield* expectEvent(connection, "Failed")
+      assert.strictEqual(error._tag, "AuthenticationFailed")
+      assert.deepStrictEqual(factory.open(), [])
+    }))
+
+  it.scoped("a body too large is not read to its end", () =>
+    Effect.gen(function*() {
+      const { connection, factory, portal } = yield* connect()
+      portal.onUpgrade = (socket) => {
+        socket.write("HTTP/1.1 503 No\r\nContent-Length: 1000000000\r\n\r\n")
+        const more = (): void => {
+          if (!socket.destroyed) socket.write("x".repeat(65_536), more)
+        }
+        more()
+      }
+      yield* expectEvent(connection, "Disconnected")
+      assert.deepStrictEqual(factory.open(), [])
+      assert.isBelow(factory.sockets[0]?.bytesRead ?? Infinity, 4 << 20)
+    }))
+})
+
+describe("a portal that is none", () => {
+  const garbage: ReadonlyArray<readonly [string, (socket: net.Socket) => void, RegExp]> = [
+    ["closes at once", (socket) => socket.end(), /upgrade/],
+    ["resets at once", (socket) => socket.resetAndDestroy(), /upgrade|connect/],
+    ["speaks something else", (socket) => socket.end("220 mail ready\r\n"), /HPE_/],
+    ["sends headers without end", (socket) => flood(socket, "HTTP/1.1 200 OK\r\n", "X-Long: 0123456789\r\n"), /HPE_/],
+    [
+      "switches to something else",
+      (socket) => socket.write("HTTP/1.1 101 Yes\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n"),
+      /Invalid Upgrade header/
+    ],
+    ["accepts another key", (socket) =>
+      socket.write(
+        "HTTP/1.1 101 Yes\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: 2jmj7l5rSw0yVb/vlWAYkK/YBwk=\r\n\r\n"
+      ), /Invalid Sec-WebSocket-Accept/]
+  ]
+  const flood = (socket: net.Socket, head: string, line: string): void => {
+    const more = (): void => {
+      if (!socket.destroyed) socket.write(line.repeat(1000), more)
+    }
+    socket.write(head, more)
+  }
+  for (const [what, behave, reason] of garbage) {
+    it.scoped(what, () =>
+      Effect.gen(function*() {
+        const server = yield* makeRawServer((socket) => void socket.once("data", () => behave(socket)))
+        const factory = makeSocketFactoryDouble()
+        const connection = yield* openTo(`ws://127.0.0.1:${server.port}/`, factory)
+        const { error } = yield* expectEvent(connection, "Disconnected")
+        assert.match(error.reason, reason)
+        assert.deepStrictEqual(factory.open(), [])
+      }))
+  }
+
+  it.scoped("refuses the connection", () =>
+    Effect.gen(function*() {
+      const factory = makeSocketFactoryDouble()
+      const connection = yield* openTo("ws://127.0.0.1:1/", factory)
+      const { error } = yield* expectEvent(connection, "Disconnected")
+      assert.strictEqual(error.reason, "cannot connect to the portal (ECONNREFUSED)")
+    }))
+
+  it.scoped("has no address", () =>
+    Effect.gen(function*() {
+      const resolve: Resolve = (host) => new HostUnresolved({ host, reason: "no DNS server is known" })
+      const connection = yield* openTo("ws://portal.test/", makeSocketFactoryDouble(), {}, undefined, resolve)
+      const { error } = yield* expectEvent(connection, "Disconnected")
+      assert.strictEqual(error.reason, "no address for the portal: no DNS server is known")
+    }))
+})
+
+describe("silence", () => {
+  it.scoped("before TCP connects ends after 15 s", () =>
+    Effect.gen(function*() {
+      const factory = makeSocketFactoryDouble()
+      factory.tcp = () => Effect.interruptible(Effect.never)
+      const connection = yield* openTo("ws://127.0.0.1:1/", factory)
+      yield* passSleep(15_000)
+      const { error } = yield* expectEvent(connection, "Disconnected")
+      assert.strictEqual(error.reason, "the portal did not let us in within 15 seconds")
+    }))
+
+  for (const scheme of ["ws", "wss"]) {
+    it.scoped(`after TCP connected ends after 15 s (${scheme})`, () =>
+      Effect.gen(function*() {
+        const server = yield* makeRawServer((socket) => socket.resume())
+        const factory = makeSocketFactoryDouble()
+        const connection = yield* openTo(`${scheme}://127.0.0.1:${server.port}/`, factory)
+        yield* waitFor("the client's first bytes", () => (server.sockets[0]?.bytesRead ?? 0) > 0)
+        yield* passSleep(15_000)
+        yield* expectEvent(connection, "Disconnected")
+        assert.deepStrictEqual(factory.open(), [])
+      }))
+  }
+
+  it.scoped("after TLS ends after 15 s", () =>
+    Effect.gen(function*() {
+      const portal = yield* makeScriptedPortal({ tls: true })
+      portal.onUpgrade = () => undefined
+      const factory = makeSocketFactoryDouble()
+      const connection = yield* openTo(`wss://portal.test:${portal.port}/`, factory, {}, root)
+      yield* waitFor("the request", () => portal.requests.length === 1)
+      yield* passSleep(15_000)
+      yield* expectEvent(connection, "Disconnected")
+      assert.deepStrictEqual(factory.open(), [])
+    }))
+
+  it.scoped("instead of the join's answer ends after 5 s (test 7)", () =>
+    Effect.gen(function*() {
+      const { connection, portal } = yield* connect()
+      portal.onFrame = () => undefined
+      yield* waitFor("the join", () => portal.sessions[0]?.frames.length === 1)
+      yield* passSleep(5000)
+      const { error } = yield* expectEvent(connection, "Disconnected")
+      assert.strictEqual(error.reason, "the portal did not answer the join within 5 s")
+      yield* waitFor("the goodbye", () => sessionOf(portal).closedWith === 1000)
+    }))
+})
+
+describe("the end of a connection", () => {
+  const ends: ReadonlyArray<readonly [string, (session: Session) => void, RegExp]> = [
+    ["phx_close", (session) => session.push("phx_close", {}), /closed the channel/],
+    ["close code 1000", (session) => session.webSocket.close(1000), /code 1000/],
+    ["close code 1012", (session) => session.webSocket.close(1012, "restart"), /code 1012/],
+    ["a close without a code", (session) => session.webSocket.close(), /code 1005/],
+    ["the connection just gone", (session) => session.webSocket.terminate(), /broke/],
+    ["half a message", (session) => session.webSocket.send("{\"topic\":\"client\",\"event\":"), /half a message/],
+    [
+      "a message too large",
+      (session) => session.webSocket.send("x".repeat((8 << 20) + 1)),
+      /UNSUPPORTED_MESSAGE_LENGTH/
+    ],
+    [
+      "text that is no UTF-8",
+      (session) => session.webSocket.send(Uint8Array.of(0xc3, 0x28), { binary: false }),
+      /UTF8/
+    ],
+    ["a frame that is none", (session) => rawSocket(session).write(Uint8Array.of(0xff, 0xff, 0xff)), /WS_ERR/],
+    ["disconnect for another reason", (session) => {
+      session.push("disconnect", { reason: "certificate_revoked" })
+      session.push("phx_close", {})
+    }, /ended the session \(certificate_revoked\)/]
+  ]
+  const rawSocket = (session: Session): net.Socket =>
+    (session.webSocket as unknown as { readonly _socket: net.Socket })._socket
+  for (const [what, end, reason] of ends) {
+    it.scoped(`${what}: tried again (test 8)`, () =>
+      Effect.gen(function*() {
+        const { connection, factory, portal } = yield* connect()
+        yield* expectEvent(connection, "Connected")
+        end(sessionOf(portal))
+        const { error, retryInMillis } = yield* expectEvent(connection, "Disconnected")
+        assert.match(error.reason, reason)
+        assert.isFalse(error.requested)
+        assert.isTrue(retryInMillis >= 500 && retryInMillis <= 1000)
+        yield* passSleep(retryInMillis)
+        yield* expectEvent(connection, "Connected")
+        yield* waitFor("the old socket to close", () => factory.open().length === 1)
+      }))
+  }
+
+  it.scoped("token_expired is final (test 9)", () =>
+    Effect.gen(function*() {
+      const { connection, factory, portal } = yield* connect()
+      yield* expectEvent(connection, "Connected")
+      sessionOf(portal).push("disconnect", { reason: "token_expired" })
+      const { error } = yield* expectEvent(connection, "Failed")
+      assert.strictEqual(error._tag, "TokenRejected")
+      yield* waitFor("the socket to close", () => factory.open().length === 0)
+      yield* connection.reconnect(otherKey)
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual(portal.requests.length, 1)
+      assert.isFalse(connection.unsafeSend({ _tag: "NoRelays" }))
+    }))
+
+  it.scoped("a refused join is final (spec 3.2)", () =>
+    Effect.gen(function*() {
+      const { connection, portal } = yield* connect()
+      portal.onFrame = (session, frame) => session.reply(frame, "error", { reason: "disabled" })
+      const { error } = yield* expectEvent(connection, "Failed")
+      assert.strictEqual(error.message, "login to the portal failed: disabled")
+    }))
+})
+
+describe("what cannot work is not tried", () => {
+  it.scoped("a URL of another kind", () =>
+    Effect.gen(function*() {
+      const factory = makeSocketFactoryDouble()
+      const { error } = yield* expectEvent(yield* openTo("ftp://127.0.0.1/", factory), "Failed")
+      assert.strictEqual(error._tag, "LoginFailed")
+      assert.deepStrictEqual(factory.dialled, [])
+    }))
+
+  it.scoped("a token that fits into no header", () =>
+    Effect.gen(function*() {
+      const factory = makeSocketFactoryDouble()
+      const connection = yield* openTo("ws://127.0.0.1:1/", factory, { token: Redacted.make("sécret") })
+      const { error } = yield* expectEvent(connection, "Failed")
+      assert.strictEqual(error._tag, "TokenRejected")
+      assert.notInclude(inspect(error), "cret")
+      assert.deepStrictEqual(factory.dialled, [])
+    }))
+
+  it.scoped("sockets that would lead into the tunnel", () =>
+    Effect.gen(function*() {
+      const factory = makeSocketFactoryDouble()
+      const cause = new SyscallError({ syscall: "setsockopt(SO_MARK)", code: 1, errno: "EPERM" })
+      factory.tcp = () => new RoutingLoopPreventionFailed({ cause })
+      const { error } = yield* expectEvent(yield* openTo("ws://127.0.0.1:1/", factory), "Failed")
+      assert.strictEqual(
+        error.message,
+        "login to the portal failed: cannot keep our own packets out of the tunnel: setsockopt(SO_MARK): EPERM (1)"
+      )
+    }))
+})
+
+describe("the budget (spec 4, test 5)", () => {
+  it.scoped("is 15 delays of 1 s before the first join", () =>
+    Effect.gen(function*() {
+      const factory = makeSocketFactoryDouble()
+      const connection = yield* openTo("ws://127.0.0.1:1/", factory, { maxPartitionTime: Duration.days(1) })
+      for (let attempts = 0; attempts < 15; attempts++) {
+        const { retryInMillis } = yield* expectEvent(connection, "Disconnected")
+        assert.strictEqual(retryInMillis, 1000)
+        yield* passSleep(1000)
+      }
+      const { error } = yield* expectEvent(connection, "Failed")
+      assert.strictEqual(
+        error.message,
+        "no connection to the portal after retrying for 15 s: cannot connect to the portal (ECONNREFUSED)"
+      )
+      assert.strictEqual(factory.dialled.length, 16)
+    }))
+
+  it.scoped("is what the options say after a join, with growing delays", () =>
+    Effect.gen(function*() {
+      const { connection, portal } = yield* connect({ maxPartitionTime: Duration.seconds(20) })
+      yield* expectEvent(connection, "Connected")
+      portal.onUpgrade = refuse(500)
+      sessionOf(portal).webSocket.close(1012)
+      let total = 0
+      for (let base = 500;; base *= 1.5) {
+        const event = yield* Queue.take(connection.events)
+        if (event._tag === "Failed") {
+          assert.deepInclude(event.error, { _tag: "RetriesExhausted", budgetMillis: 20_000 })
+          assert.isAbove(total + 2 * base, 20_000)
+          break
+        }
+        assert.strictEqual(event._tag, "Disconnected")
+        const { retryInMillis } = event as Extract<typeof event, { readonly _tag: "Disconnected" }>
+        assert.isTrue(retryInMillis >= Math.floor(base) && retryInMillis <= Math.ceil(2 * base), String(retryInMillis))
+        total += retryInMillis
+        assert.isAtMost(total, 20_003)
+        yield* passSleep(retryInMillis)
+      }
+    }))
+
+  it.scoped("does not end without a limit", () =>
+    Effect.gen(function*() {
+      const { connection, portal } = yield* connect()
+      yield* expectEvent(connection, "Connected")
+      portal.onUpgrade = refuse(500)
+      sessionOf(portal).webSocket.close(1012)
+      for (let attempts = 0; attempts < 30; attempts++) {
+        const { retryInMillis } = yield* expectEvent(connection, "Disconnected")
+        assert.isAtMost(retryInMillis, 120_000)
+        yield* passSleep(retryInMillis)
+      }
+    }))
+})
+
+describe("TLS", () => {
+  it.scoped("verifies the name under the trusted roots and sends it (SNI)", () =>
+    Effect.gen(function*() {
+      const portal = yield* makeScriptedPortal({ tls: true })
+      const factory = makeSocketFactoryDouble()
+      const connection = yield* openTo(`https://portal.test:${portal.port}/`, factory, {}, root)
+      yield* expectEvent(connection, "Connected")
+      assert.deepStrictEqual(portal.serverNames, ["portal.test"])
+      assert.isTrue(connection.unsafeSend({ _tag: "NoRelays" }))
+      yield* waitFor("the request", () => sessionOf(portal).events().includes("no_relays"))
+    }))
+
+  for (
+    const [what, host, roots, reason] of [
+      ["another name", "other.test", root, "ERR_TLS_CERT_ALTNAME_INVALID"],
+      ["an address that the certificate does not name", "127.0.0.1", root, "ERR_TLS_CERT_ALTNAME_INVALID"],
+      ["a root that nobody trusts", "portal.test", undefined, "UNABLE_TO_VERIFY_LEAF_SIGNATURE"]
+    ] as const
+  ) {
+    it.scoped(`refuses ${what}`, () =>
+      Effect.gen(function*() {
+        const portal = yield* makeScriptedPortal({ tls: true })
+        const factory = makeSocketFactoryDouble()
+        const connection = yield* openTo(`wss://${host}:${portal.port}/`, factory, {}, roots)
+        const { error } = yield* expectEvent(connection, "Disconnected")
+        assert.strictEqual(error.reason, `no TLS connection to the portal (${reason})`)
+        assert.deepStrictEqual(portal.requests, [])
+        assert.deepStrictEqual(factory.open(), [])
+      }))
+  }
+
+  it.scoped("is not spoken by a plain server", () =>
+    Effect.gen(function*() {
+      const portal = yield* makeScriptedPortal()
+      const factory = makeSocketFactoryDouble()
+      const connection = yield* openTo(`wss://portal.test:${portal.port}/`, factory, {}, root)
+      const { error } = yield* expectEvent(connection, "Disconnected")
+      assert.match(error.reason, /^no TLS connection to the portal/)
+      assert.deepStrictEqual(factory.open(), [])
+    }))
+})
+
+describe("interruption leaves no socket open", () => {
+  const stages: ReadonlyArray<
+    readonly [string, (portal: ScriptedPortal) => void, (portal: ScriptedPortal) => boolean]
+  > = [
+    ["in the upgrade", (portal) => (portal.onUpgrade = () => undefined), (portal) => portal.requests.length > 0],
+    [
+      "in the join",
+      (portal) => (portal.onFrame = () => undefined),
+      (portal) => (portal.sessions[0]?.frames.length ?? 0) > 0
+    ],
+    ["in the middle of messages", (portal) => (portal.onFrame = (session, frame) => {
+      answerAll(session, frame)
+      for (let count = 0; count < 1000; count++) {
+        session.push("resource_deleted", "66666666-6666-4666-8666-666666666666")
+      }
+    }), (portal) => portal.sessions.length > 0]
+  ]
+  for (const [stage, script, reached] of stages) {
+    for (const tls of [false, true]) {
+      it.scoped(`${stage}${tls ? ", with TLS" : ""}`, () =>
+        Effect.gen(function*() {
+          const portal = yield* makeScriptedPortal({ tls })
+          script(portal)
+          const factory = makeSocketFactoryDouble()
+          const scope = yield* Scope.make()
+          const url = `${tls ? "wss" : "ws"}://portal.test:${portal.port}/`
+          yield* Scope.extend(openTo(url, factory, {}, root), scope)
+          yield* waitFor("the stage", () => reached(portal))
+          yield* Scope.close(scope, Exit.void)
+          assert.isAbove(factory.sockets.length, 0)
+          assert.deepStrictEqual(factory.open(), [])
+        }))
+    }
+  }
+
+  it.scoped("at any moment of connecting", () =>
+    Effect.gen(function*() {
+      const portal = yield* makeScriptedPortal({ tls: true })
+      const factory = makeSocketFactoryDouble()
+      for (let turns = 0; turns < 60; turns++) {
+        const scope = yield* Scope.make()
+        yield* Scope.extend(openTo(`wss://portal.test:${portal.port}/`, factory, {}, root), scope)
+        for (let turn = 0; turn < turns; turn++) {
+          yield* Effect.promise(() => new Promise<void>((resolve) => void setImmediate(resolve)))
+        }
+        yield* Scope.close(scope, Exit.void)
+        assert.deepStrictEqual(factory.open(), [])
+      }
+      assert.isAbove(portal.sessions.length, 0) // the later ones got through
+    }))
+})
+
+describe("what is logged", () => {
+  it.scoped("never the token, and above DEBUG no host and no address", () =>
+    Effect.gen(function*() {
+      const lines: Array<{ readonly level: LogLevel.LogLevel; readonly text: string }> = []
+      const logger = Logger.make(({ annotations, cause, logLevel, message }) => {
+        lines.push({ level: logLevel, text: inspect([message, HashMap.toEntries(annotations), cause], { depth: 10 }) })
+      })
+      const logging = Layer.merge(Logger.replace(Logger.defaultLogger, logger), Logger.minimumLogLevel(LogLevel.All))
+      yield* Effect.gen(function*() {
+        const portal = yield* makeScriptedPortal()
+        const factory = makeSocketFactoryDouble()
+        const resolve: Resolve = () => Effect.succeed([ip("127.0.0.1"), ip("::1")])
+        const connection = yield* openTo(`ws://portal.test:${portal.port}/`, factory, {}, undefined, resolve)
+        yield* expectEvent(connection, "Connected")
+        const session = sessionOf(portal)
+        session.push("init", { interface: 1 })
+        session.push("relays_presence", { connected: [{ addr: "secret.customer.example:1" }] })
+        yield* expectEvent(connection, "Message")
+        session.webSocket.send("x".repeat((8 << 20) + 1))
+        const failures = [yield* expectEvent(connection, "Disconnected")]
+        for (const answer of [problem(503, "rate_limit"), refuse(101)]) {
+          portal.onUpgrade = answer
+          yield* passSleep(failures.at(-1)?.retryInMillis ?? 0)
+          failures.push(yield* expectEvent(connection, "Disconnected"))
+        }
+        portal.onUpgrade = problem(401, "invalid_token")
+        yield* passSleep(failures.at(-1)?.retryInMillis ?? 0)
+        const failed = yield* expectEvent(connection, "Failed")
+        const everything = inspect([lines, failures, failed, connection], { depth: 20 })
+        assert.notInclude(everything, cleanedToken)
+        assert.notInclude(everything, token.trim())
+        assert.notInclude(everything, ".nonce")
+        assert.isAbove(lines.filter(({ level }) => level === LogLevel.Debug).length, 0)
+        assert.include(everything, "127.0.0.1") // so that the next check means something
+        for (const { text } of lines.filter(({ level }) => LogLevel.greaterThan(level, LogLevel.Debug))) {
+          assert.notMatch(text, /127\.0\.0\.1|::1|portal\.test|customer/)
+        }
+      }).pipe(Effect.provide(logging))
+    }))
+})

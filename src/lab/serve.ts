@@ -4,17 +4,19 @@ import type * as Redacted from "effect/Redacted"
 import { serveControl } from "./control.ts"
 import type { GatewayConfig } from "./gateway/gatewayProcess.ts"
 import { LabError } from "./LabError.ts"
+import type { PortalConfig } from "./portal/portalProcess.ts"
 import type { RelayConfig } from "./relay/relayProcess.ts"
+import type { WebConfig } from "./web.ts"
 
 interface ServeConfig {
   readonly control: string
 }
 
-const web = (config: ServeConfig) =>
+const web = (config: ServeConfig & WebConfig) =>
   Effect.gen(function*() {
     const { serve } = yield* Effect.promise(() => import("./web.ts"))
     yield* Effect.tryPromise({
-      try: serve,
+      try: () => serve(config),
       catch: (error) => new LabError({ what: "web server", why: String(error) })
     })
     yield* serveControl(config.control, () => ({}))
@@ -34,7 +36,11 @@ export const serve = (
     })
     switch (name) {
       case "web":
-        return yield* web(config)
+        return yield* web(config as ServeConfig & WebConfig)
+      case "portal": {
+        const portal = yield* Effect.promise(() => import("./portal/portalProcess.ts"))
+        return yield* portal.serve(config as ServeConfig & PortalConfig)
+      }
       case "relay": {
         const relay = yield* Effect.promise(() => import("./relay/relayProcess.ts"))
         return yield* relay.serve(config as ServeConfig & RelayConfig)

@@ -1,0 +1,87 @@
+/** The payloads of what the portal pushes (portal spec sections 5 to 7): every member that a reference decoder needs. */
+import type { Site } from "../../protocol/portal/types.ts"
+import { parseSocketAddress } from "../../protocol/wire/address.ts"
+import { relayCredentials } from "../relay/credentials.ts"
+import { type Agent, knowsSites } from "./agent.ts"
+import type { Grant } from "./Authorizations.ts"
+import type { DnsConfig, ResourceConfig } from "./config.ts"
+import type { DeviceRecord } from "./Devices.ts"
+import type { OnlineRelay } from "./RelayPool.ts"
+
+type Json = { readonly [member: string]: unknown }
+
+/** Interval 0: nobody uploads anything. */
+const FLOW_LOGS: Json = { api_url: "https://flow-logs.invalid/", upload_interval_secs: 0, upload_batch_size: 0 }
+
+export const clientResource = (resource: ResourceConfig, sites: ReadonlyMap<string, Site>, agent: Agent): Json => {
+  const { sites: ids, ...members } = resource
+  return {
+    ...members,
+    ...(resource.type === "internet" ? { can_be_disabled: true } : {}),
+    [knowsSites(agent) ? "sites" : "gateway_groups"]: ids.map((id) => sites.get(id))
+  }
+}
+
+export const gatewayResource = (resource: ResourceConfig): Json =>
+  resource.type === "internet"
+    ? { type: "internet", id: resource.id }
+    : {
+      type: resource.type,
+      id: resource.id,
+      name: resource.name,
+      address: resource.address,
+      filters: resource.filters
+    }
+
+/** One entry for each family, next to each other. */
+export const relayEntries = (
+  relays: ReadonlyArray<OnlineRelay>,
+  options: { readonly deviceKey: string; readonly expiresAt: number }
+): ReadonlyArray<Json> =>
+  relays.flatMap(({ id, ipv4, ipv6, port, stampSecret }) =>
+    [ipv4, ipv6 && `[${ipv6}]`].filter((host) => host !== undefined).map((host) => ({
+      type: "turn",
+      id,
+      addr: parseSocketAddress(`${host}:${port}`)?.text,
+      ...relayCredentials({ ...options, stampSecret }),
+      expires_at: options.expiresAt
+    }))
+  )
+
+export const clientInterface = ({ ipv4, ipv6 }: DeviceRecord, dns: DnsConfig): Json => {
+  const { searchDomain = null, upstreamDo53 = [], upstreamDoh = [] } = dns
+  return {
+    ipv4,
+    ipv6,
+    upstream_do53: upstreamDo53.map((ip) => ({ ip })),
+    upstream_doh: upstreamDoh.map((url) => ({ url })),
+    upstream_dns: upstreamDo53.map((ip) => ({
+      protocol: "ip_port",
+      address: ip.includes(":") ? `[${ip}]:53` : `${ip}:53`
+    })),
+    search_domain: searchDomain
+  }
+}
+
+export const clientInit = (
+  interfaceConfig: Json,
+  resources: ReadonlyArray<Json>,
+  relays: ReadonlyArray<Json>
+): Json => ({ interface: interfaceConfig, resources, relays, authorizations: [], flow_logs: FLOW_LOGS })
+
+export const gatewayInit = (
+  { ipv4, ipv6 }: DeviceRecord,
+  relays: ReadonlyArray<Json>,
+  grants: ReadonlyArray<Grant>
+): Json => ({
+  interface: { ipv4, ipv6 },
+  config: { ipv4_masquerade_enabled: true, ipv6_masquerade_enabled: true },
+  relays,
+  account_slug: "lab",
+  authorizations: grants.map(({ clientId, expiresAt, resourceId }) => ({
+    client_id: clientId,
+    resource_id: resourceId,
+    expires_at: expiresAt
+  })),
+  flow_logs: FLOW_LOGS
+})

@@ -163,7 +163,7 @@ export const start = (
   { executable = path.resolve(process.argv[1] ?? ""), without = new Set() }: StartOptions = {}
 ): Effect.Effect<Lab, LabError, Scope.Scope> =>
   Effect.gen(function*() {
-    yield* serve(topology, executable, "res", "web", {})
+    yield* serve(topology, executable, "res", "web", { echo: [addresses.resource4, addresses.resource6] })
     if (!without.has("relay")) {
       yield* serve(topology, executable, "inet", "relay", {
         ipv4: addresses.relay4,

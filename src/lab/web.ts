@@ -14,8 +14,9 @@ const chunkAt = (index: number): Buffer => {
   return chunk
 }
 // One megabyte that repeats: hashing 50 MB of fresh bytes would measure the server.
-const chunks = Array.from({ length: 16 }, (_, index) => chunkAt(index))
-const chunk = (index: number): Buffer => chunks[index % chunks.length] ?? Buffer.alloc(CHUNK)
+const CHUNKS = 16
+const chunks: Array<Buffer> = []
+const chunk = (index: number): Buffer => chunks[index % CHUNKS] ??= chunkAt(index % CHUNKS)
 
 /** The SHA-256 of `/bytes/length`. */
 export const expectedSha256 = (length: number): string => {
@@ -28,8 +29,13 @@ export const expectedSha256 = (length: number): string => {
 
 export const PAGE = "This page exists only behind the gateway."
 
-/** Serves `/`, `/bytes/N` on TCP port 80 and echoes UDP on port 7, on every address of the host, until the process ends. */
-export const serve = async (): Promise<void> => {
+export interface WebConfig {
+  /** Where datagrams are echoed: an answer has to come from the address that was asked, so each has its own socket. */
+  readonly echo: ReadonlyArray<string>
+}
+
+/** Serves `/` and `/bytes/N` on TCP port 80 of every address, and echoes UDP on port 7, until the process ends. */
+export const serve = async ({ echo }: WebConfig): Promise<void> => {
   const server = http.createServer((request, response) => {
     const size = /^\/bytes\/(\d{1,12})$/.exec(request.url ?? "")?.[1]
     if (size === undefined) {
@@ -53,12 +59,9 @@ export const serve = async (): Promise<void> => {
     more()
   })
   await new Promise<void>((resolve, reject) => server.once("error", reject).listen(80, "::", () => resolve()))
-  for (const type of ["udp4", "udp6"] as const) {
-    const socket = dgram.createSocket({ type, ipv6Only: type === "udp6" })
+  for (const address of echo) {
+    const socket = dgram.createSocket(address.includes(":") ? "udp6" : "udp4")
     socket.on("message", (message, from) => socket.send(message, from.port, from.address))
-    await new Promise<void>((resolve, reject) => {
-      socket.once("error", reject)
-      socket.bind(7, () => resolve())
-    })
+    await new Promise<void>((resolve, reject) => socket.on("error", reject).bind(7, address, () => resolve()))
   }
 }

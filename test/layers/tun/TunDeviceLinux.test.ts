@@ -13,20 +13,11 @@ import * as TunDeviceLinux from "../../../src/layers/tun/TunDeviceLinux.ts"
 import { checksum, pseudoHeaderSum6 } from "../../../src/protocol/wire/checksum.ts"
 import { type Tun, TunDevice, TunFailed } from "../../../src/services/TunDevice.ts"
 import { TunInterface } from "../../../src/services/TunInterface.ts"
+import { ipJson, linkExists } from "../../support/links.ts"
 import { enterPrivateNetworkNamespace, ip, makeNamespace, type Namespace, run } from "../../support/netns.ts"
 import { describeWith } from "../../support/requires.ts"
 import { waitFor } from "../../support/waitFor.ts"
-import {
-  bareDeviceLayer,
-  collectLogs,
-  config,
-  deviceLayer,
-  interfaceLayer,
-  ipJson,
-  linkExists,
-  openTun,
-  TUN
-} from "./support.ts"
+import { bareDeviceLayer, collectLogs, config, deviceLayer, interfaceLayer, openTun, TUN } from "./support.ts"
 
 interface Finished {
   readonly code: number | null

@@ -10,21 +10,11 @@ import { afterEach, beforeAll } from "vitest"
 import { SOCKET_MARK, TABLES } from "../../../src/model/policyRouting.ts"
 import { ip as address } from "../../../src/protocol/wire/address.ts"
 import { TunInterface } from "../../../src/services/TunInterface.ts"
+import { addLink, ipFirst, ipJson, linkExists } from "../../support/links.ts"
 import { enterPrivateNetworkNamespace, ip } from "../../support/netns.ts"
 import { describeWith } from "../../support/requires.ts"
 import { waitFor } from "../../support/waitFor.ts"
-import {
-  collectLogs,
-  config,
-  deviceLayer,
-  interfaceLayer,
-  ipFirst,
-  ipJson,
-  linkExists,
-  openTun,
-  routesOf,
-  TUN
-} from "./support.ts"
+import { collectLogs, config, deviceLayer, interfaceLayer, openTun, routesOf, TUN } from "./support.ts"
 
 const { internet, linkScope, user } = TABLES
 
@@ -43,9 +33,7 @@ const link = () => ipFirst(`link show dev ${TUN}`)
 const egress = (destination: string, mark: string): string | undefined => ipFirst(`route get ${destination}${mark}`).dev
 
 const addUplink = (): void => {
-  ip("link add eth type veth peer name eth-peer")
-  ip("link set eth-peer up")
-  ip("link set eth up")
+  addLink("eth")
   ip("addr add 192.0.2.2/24 dev eth")
   ip("addr add 2001:db8:1::2/64 dev eth nodad")
   ip("route add default via 192.0.2.1 dev eth")

@@ -8,11 +8,12 @@ import { NetlinkRequests } from "../../../src/ffi/linux/netlink.ts"
 import { keepLinkScopeCopy, syncLinkScope } from "../../../src/layers/tun/linkScopeCopy.ts"
 import { TABLES } from "../../../src/model/policyRouting.ts"
 import { NetworkChanges, NetworkMonitorFailed } from "../../../src/services/NetworkChanges.ts"
+import { addLink, ipJson, linkExists } from "../../support/links.ts"
 import { enterPrivateNetworkNamespace, ip } from "../../support/netns.ts"
 import { makeNetworkChangesDouble } from "../../support/NetworkChangesDouble.ts"
 import { describeWith } from "../../support/requires.ts"
 import { waitFor } from "../../support/waitFor.ts"
-import { collectLogs, ipJson, linkExists, routesOf, TUN } from "./support.ts"
+import { collectLogs, routesOf, TUN } from "./support.ts"
 
 const { table } = TABLES.linkScope
 const copied = (family: 4 | 6 = 4): ReadonlyArray<string> => routesOf(family, table)
@@ -29,12 +30,6 @@ const timePassesUntil = (what: string, holds: () => boolean): Effect.Effect<void
     Effect.repeat({ until: () => holds(), times: 1000 }),
     Effect.andThen(() => assert.isTrue(holds(), what))
   )
-
-const addLink = (name: string): void => {
-  ip(`link add ${name} type veth peer name ${name}-peer`)
-  for (const end of [name, `${name}-peer`]) ip(`link set ${end} addrgenmode none`)
-  for (const end of [`${name}-peer`, name]) ip(`link set ${end} up`)
-}
 
 describeWith({ root: true, programs: ["ip"] }, "link-scope copy", () => {
   beforeAll(() => {

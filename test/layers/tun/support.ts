@@ -11,7 +11,7 @@ import { SOCKET_MARK } from "../../../src/model/policyRouting.ts"
 import { ip as address, parseNetwork } from "../../../src/protocol/wire/address.ts"
 import { TunDevice, type TunInterfaceConfig } from "../../../src/services/TunDevice.ts"
 import { TunInterface } from "../../../src/services/TunInterface.ts"
-import { run } from "../../support/netns.ts"
+import { ipJson } from "../../support/links.ts"
 
 export const TUN = "tun-test"
 
@@ -42,41 +42,6 @@ export const config = (...routes: ReadonlyArray<string>): TunInterfaceConfig => 
   })
 })
 
-/** What `ip -json` prints of links, addresses, routes and rules, as far as the tests look at it. */
-export interface IpObject {
-  readonly ifname?: string
-  readonly ifindex?: number
-  readonly flags?: ReadonlyArray<string>
-  readonly mtu?: number
-  readonly txqlen?: number
-  readonly addr_info?: ReadonlyArray<{ readonly local: string; readonly prefixlen: number }>
-  readonly dst?: string
-  readonly dev?: string
-  readonly gateway?: string
-  readonly scope?: string
-  readonly prefsrc?: string
-  readonly metric?: number
-  readonly type?: string
-  readonly priority?: number
-  readonly not?: null
-  readonly fwmark?: string
-  readonly table?: string
-  readonly protocol?: string
-}
-
-/** `ip -json` with its arguments in one string. An empty answer is an empty list. */
-export const ipJson = (args: string): ReadonlyArray<IpObject> => {
-  const text = run("ip", "-json", ...args.split(" ")).trim()
-  return text === "" ? [] : JSON.parse(text)
-}
-
-/** The first object; there must be one. */
-export const ipFirst = (args: string): IpObject => {
-  const [first] = ipJson(args)
-  if (first === undefined) throw new Error(`ip ${args}: nothing`)
-  return first
-}
-
 /** The destinations of a table with their devices, such as `10.9.0.0/16 tun-test`; a table that never was is empty. */
 export const routesOf = (family: 4 | 6, table: number): ReadonlyArray<string> => {
   try {
@@ -86,8 +51,6 @@ export const routesOf = (family: 4 | 6, table: number): ReadonlyArray<string> =>
     throw error
   }
 }
-
-export const linkExists = (name: string): boolean => ipJson("link show").some(({ ifname }) => ifname === name)
 
 /** Puts what is logged into `lines` instead of onto the console. */
 export const collectLogs = (lines: Array<string>): Layer.Layer<never> =>

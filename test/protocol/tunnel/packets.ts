@@ -1,6 +1,6 @@
 /** IP packets between any two addresses, checksums and all. */
 import { ip, type IpAddress, ipFromBytes, ipToBytes } from "../../../src/protocol/wire/address.ts"
-import { checksum, pseudoHeaderSum4, pseudoHeaderSum6 } from "../../../src/protocol/wire/checksum.ts"
+import { checksum, pseudoHeaderSum4, pseudoHeaderSum6, sumBytesPlain } from "../../../src/protocol/wire/checksum.ts"
 import { writeIcmpError } from "../../../src/protocol/wire/icmp.ts"
 import { IpPacket } from "../../../src/protocol/wire/ip.ts"
 
@@ -72,6 +72,17 @@ export const parsed = (bytes: Uint8Array): IpPacket => {
   const view = new IpPacket()
   if (!view.parse(bytes, 0, bytes.length)) throw new RangeError("the tunnel does not accept this packet")
   return view
+}
+
+/** Whether every checksum of a packet without options or extension headers is right, by the plain sum. */
+export const isIntact = (bytes: Uint8Array): boolean => {
+  const { protocol, transport, version } = parsed(bytes)
+  if (version === 4 && sumBytesPlain(bytes, 0, 20) !== 0xffff) return false
+  const length = bytes.length - transport
+  const pseudo = protocol === 1
+    ? 0
+    : (version === 4 ? pseudoHeaderSum4 : pseudoHeaderSum6)(bytes, 0, protocol, length)
+  return sumBytesPlain(bytes, transport, length, pseudo) === 0xffff
 }
 
 /** Who sends what kind of packet to whom, for a look at what came out. */

@@ -25,6 +25,8 @@ export interface PortalProcess {
 }
 
 const MAX_MESSAGE = 8 * 1024 * 1024
+/** Of a peer that does not read. */
+const MAX_UNSENT = 8 * 1024 * 1024
 /** Beyond what a timer takes, and often enough. */
 const LONGEST_SLEEP = 60_000
 
@@ -126,8 +128,10 @@ class Sockets {
   drain(): void {
     for (let output = this.#portal.pollOutput(); output !== undefined; output = this.#portal.pollOutput()) {
       const socket = this.#open.get(output.session)
-      if (output._tag === "Send") socket?.send(output.text)
-      else if (output._tag === "Close") socket?.close(output.code, output.reason)
+      if (output._tag === "Send") {
+        if (socket !== undefined && socket.bufferedAmount > MAX_UNSENT) socket.terminate()
+        else socket?.send(output.text)
+      } else if (output._tag === "Close") socket?.close(output.code, output.reason)
       else socket?.terminate()
     }
     clearTimeout(this.#timer)

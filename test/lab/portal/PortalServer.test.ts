@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as FastCheck from "effect/FastCheck"
 import { candidate, CIDR, cidr, INTERNET, keyFrom, type Party, type Received, SITE, VirtualPortal } from "./support.ts"
 
 const request = (connected: ReadonlyArray<string> = []) => ({ resource_id: CIDR, connected_gateway_ids: connected })
@@ -320,6 +321,28 @@ describe("frames", () => {
       "request_authorization: connected_gateway_ids is missing"
     ])
   })
+
+  it.prop(
+    "of any content are survived",
+    [
+      FastCheck.constantFrom("client", "gateway", "relay"),
+      FastCheck.constantFrom("client", "gateway", "relay", "phoenix", "__proto__"),
+      FastCheck.constantFrom("phx_join", "heartbeat", "request_authorization", "authorization_created", "constructor"),
+      FastCheck.jsonValue(),
+      FastCheck.jsonValue(),
+      FastCheck.boolean()
+    ] as const,
+    ([role, topic, event, payload, ref, joined]) => {
+      const portal = new VirtualPortal()
+      const party = joined ? portal.join(role) : portal.connect(role)
+      party.sendText(JSON.stringify({ topic, event, payload, ref }))
+      // Answered, ended, or, where neither is called for, at least still there for the next one.
+      const isOver = party.ended !== undefined
+      party.take()
+      const reply = party.send("heartbeat", {}, "phoenix")
+      assert.deepStrictEqual(party.take().map((frame) => frame.ref), isOver ? [] : [reply])
+    }
+  )
 
   it("that join twice end the channel", () => {
     const portal = new VirtualPortal()

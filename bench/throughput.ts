@@ -122,7 +122,10 @@ const measure = Effect.gen(function*() {
 })
 
 export const run = async (): Promise<ReadonlyArray<BenchResult>> => {
-  const { ours, theirs } = await Effect.runPromise(Effect.scoped(measure))
+  // Ctrl+C removes the lab.
+  const interruption = new AbortController()
+  for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => interruption.abort())
+  const { ours, theirs } = await Effect.runPromise(Effect.scoped(measure), { signal: interruption.signal })
   const ratio = (name: string, value: number): BenchResult => ({ name, value, unit: "x", aim: ">= 1", ok: value >= 1 })
   return [
     { name: "TCP up, this client", value: ours.up, unit: "Mbit/s" },

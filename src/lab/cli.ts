@@ -68,6 +68,7 @@ const runScenario = (scenario: Scenario, json: boolean, showLogs: boolean): Effe
       const network = yield* topology.scoped
       yield* recorder.note(`network of ${topology.hosts.length} hosts is up after ${Date.now() - began} ms`)
       yield* Effect.gen(function*() {
+        if (scenario.prepare !== undefined) yield* scenario.prepare(network)
         const lab = yield* services.start(network)
         yield* recorder.note(`portal, relay, gateway and web server are up after ${Date.now() - began} ms`)
         yield* scenario.run(lab, recorder)

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { LabError } from "./LabError.ts"
 import type { Lab } from "./services.ts"
+import type { Topology } from "./topology.ts"
 
 export interface Check {
   readonly name: string
@@ -28,6 +29,8 @@ export interface Scenario {
   readonly name: string
   /** One line for `lab list`. */
   readonly about: string
+  /** Makes the network what the scenario is about, before anything starts on it. */
+  readonly prepare?: (topology: Topology) => Effect.Effect<void, LabError>
   /** Judges from outside the client: exit codes of other programs, packets on links, the emulators' state. */
   readonly run: (lab: Lab, recorder: Recorder) => Effect.Effect<void, LabError, Scope.Scope>
 }

@@ -34,7 +34,11 @@ export const addresses = {
   secondRelay4: "203.0.113.4",
   secondRelay6: "2001:db8::4",
   dns4: "203.0.113.5",
+  /** Of the client on its preferred uplink. */
+  clientRouter4: "203.0.113.20",
+  client6: "2001:db8:20::2",
   gateway4: "10.0.30.2",
+  gateway6: "2001:db8:30::2",
   resource4: "172.20.0.10",
   resource6: "fd20::10",
   resourceNetwork4: "172.20.0.0/24",
@@ -142,7 +146,11 @@ route add default via 172.20.0.1
 route add default via fd20::1
 `
 
-/** nft 1.0.6 wants `;` or a newline before every closing brace. */
+/**
+ * What arrives unasked for is dropped, on `input` too: a router that takes it remembers the flow, and must then translate
+ * an inside host's own packets of that flow to another port, which no two peers behind such routers can punch through.
+ * nft 1.0.6 wants `;` or a newline before every closing brace.
+ */
 const natRules = (router: Router, type: NatType): string => {
   const relays4 = `{ ${addresses.relay4}, ${addresses.secondRelay4} }`
   const relays6 = `{ ${addresses.relay6}, ${addresses.secondRelay6} }`
@@ -161,6 +169,9 @@ table ip nat {
 }
 table inet fw {
   chain loss { }
+  chain input { type filter hook input priority filter; policy accept;
+    iifname wan0 ct state new meta l4proto { tcp, udp } drop
+  }
   chain forward { type filter hook forward priority filter; policy drop;
     jump loss
     ${firewall}

@@ -94,7 +94,7 @@ describeWith({ root: true, programs }, "topology", () => {
         s.on("listening", () => console.log("ready"))
       }`
     ])
-    while (server.log().split("ready").length < 3) yield* Effect.promise(() => new Promise((r) => setTimeout(r, 10)))
+    while (server.log().split("ready").length < 3) yield* Effect.sleep(10)
     const { stdout } = yield* node(
       "client",
       `const s = require("node:dgram").createSocket("udp4")
@@ -124,6 +124,25 @@ describeWith({ root: true, programs }, "topology", () => {
       yield* network.nat("natl", "home")
       assert.deepStrictEqual(yield* classify, { mapping: "independent", filtering: "dependent" })
     }))
+
+  it.live("lets hosts behind two home NATs reach each other, whoever begins", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const port = 52625
+      const script = (other: string) =>
+        `const s = require("node:dgram").createSocket("udp4").bind(${port})
+        s.on("message", (m, { address, port }) => console.log(address + ":" + port))
+        s.on("listening", () => setInterval(() => s.send("x", ${port}, "${other}"), 20))`
+      const begins = yield* network.daemon("client", "begins", [process.execPath, "-e", script("203.0.113.30")])
+      // Its first datagrams are at the other router before that one's host has sent any.
+      yield* Effect.sleep(100).pipe(
+        Effect.zipRight(network.must("natl", ["conntrack", "-L", "-p", "udp", "--dport", String(port)])),
+        Effect.repeat({ until: ({ stdout }) => stdout.includes("[UNREPLIED]") })
+      )
+      const follows = yield* network.daemon("gw", "follows", [process.execPath, "-e", script("203.0.113.20")])
+      while (follows.log() === "" || begins.log() === "") yield* Effect.sleep(20)
+      assert.match(begins.log(), /^203\.0\.113\.30:52625\n/)
+      assert.match(follows.log(), /^203\.0\.113\.20:52625\n/)
+    })))
 
   /** Sends `count` datagrams to a port where nobody listens; the kernel of the other side counts those that arrive. */
   const arrivals = (address: string, count: number) =>

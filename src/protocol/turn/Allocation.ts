@@ -62,6 +62,11 @@ export class Allocation {
   /** Peers whose channel waits for the allocation. */
   #waiting: Array<SocketAddress> = []
   #credentials: Credentials | undefined
+  /**
+   * The relay sticks to the RFCs, which have no signature without a nonce (RFC 8489 section 9.2.4) and nothing about the
+   * transport in a Refresh (RFC 8656 section 7.1). Those of Firezone, and what we send them, are not so particular.
+   */
+  #isStrict = false
   /** The relay has signed something with them. */
   #isVerified = false
   /** The relay's address in use: the one that answered first. */
@@ -277,11 +282,15 @@ export class Allocation {
     const builder = new StunBuilder(methods[kind._tag], Class.Request, id)
     if (kind._tag === "ChannelBind") {
       builder.address(Attribute.XorPeerAddress, kind.peer).u32(Attribute.ChannelNumber, kind.number * 0x1_0000)
-    } else {
+    } else if (kind._tag === "Allocate" || !this.#isStrict) {
       builder.u32(Attribute.RequestedTransport, UDP).u32(Attribute.AdditionalAddressFamily, IPV6)
     }
     builder.text(Attribute.Software, SOFTWARE)
     if (kind._tag === "Refresh" && kind.remove) builder.u32(Attribute.Lifetime, 0)
+    if (nonce === undefined && this.#isStrict) {
+      this.#requests.register(request, transactionKey(id), false)
+      return builder.build()
+    }
     builder.text(Attribute.Username, username).text(Attribute.Realm, REALM)
     if (nonce !== undefined) builder.add(Attribute.Nonce, nonce)
     this.#requests.register(request, transactionKey(id), nonce !== undefined)
@@ -297,7 +306,8 @@ export class Allocation {
 
   /**
    * Everything but Binding has to be signed. Challenges may come without a signature (RFC 8489 section 9.2.5), for they
-   * only make us sign again; and so may the refusal of credentials that this relay has never accepted.
+   * only make us sign again; and so may the refusal of credentials that this relay has never accepted, and what some say
+   * to a request without a nonce: that it lacks one, or that they hold an allocation.
    */
   #isAuthentic({ challenges, kind }: Request, withNonce: boolean, message: StunMessage): boolean {
     if (kind._tag === "Binding") return true
@@ -306,7 +316,10 @@ export class Allocation {
     const code = message.class === Class.Error ? message.error?.code : undefined
     const isChallenge = code === 438 || (code === 401 && !withNonce)
     if (isChallenge && (readNonce(message) === undefined || challenges >= MAX_CHALLENGES)) return false
-    if (!message.hasIntegrity) return isChallenge || (code === 401 && !this.#isVerified)
+    if (!message.hasIntegrity) {
+      if (!withNonce && (code === 437 || (code === 400 && !this.#isStrict))) return true
+      return isChallenge || (code === 401 && !this.#isVerified)
+    }
     const isGenuine = message.verify(credentials.key, this.#crypto)
     this.#isVerified ||= isGenuine
     return isGenuine
@@ -321,6 +334,10 @@ export class Allocation {
   ): void {
     const code = message.error?.code
     if (code === 438 || (code === 401 && !withNonce)) return this.#handleChallenge(request, kind, message, now)
+    if ((code === 400 && !message.hasIntegrity) || (code === 420 && kind._tag === "Refresh" && !this.#isStrict)) {
+      this.#isStrict = true
+      return this.#request(kind, now, { once: request.once })
+    }
     if (code === 401) {
       this.#credentials = undefined
       this.#waiting = []

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Attribute, Class, Method } from "../../../src/protocol/wire/stun.ts"
-import { Client, describeSent, NONCE, peer1, peer2, peerOf, relayed4 } from "./support.ts"
+import { Client, crypto, describeSent, NONCE, peer1, peer2, peerOf, relayed4 } from "./support.ts"
 
 const OTHER = "00000000-0000-4000-8000-000000000002"
 
@@ -88,6 +88,73 @@ describe("a stale nonce", () => {
     assert.strictEqual(client.allocation.channelTo(peer1, client.now), 0, "and another one is asked for")
     client.drain()
     client.takeOne(Method.ChannelBind)
+  })
+})
+
+describe("a relay that sticks to the RFCs", () => {
+  it("and takes no signature without a nonce is asked without one, and then as it wants", () => {
+    const { client, request } = asking()
+    assert.isTrue(client.refuse(request, 400, { sign: false }))
+    const anonymous = client.takeOne(Method.Allocate)
+    for (const type of [Attribute.Username, Attribute.Realm, Attribute.Nonce]) {
+      assert.isFalse(anonymous.message.has(type))
+    }
+    assert.isFalse(anonymous.message.hasIntegrity)
+    client.refuse(anonymous, 401, { nonce: NONCE, sign: false })
+    const signed = client.takeOne(Method.Allocate)
+    assert.strictEqual(signed.message.text(Attribute.Nonce), NONCE)
+    assert.isTrue(signed.message.verify(client.key, crypto))
+    for (const code of [400, 437]) {
+      assert.isFalse(client.refuse(signed, code, { sign: false }), "from now on it has to sign as well")
+    }
+    client.grant(signed)
+    assert.deepStrictEqual(client.takeEvents(), [`NewCandidate relay ${relayed4}`])
+  })
+
+  it("is spared in a Refresh what belongs to an Allocate, once it says so or has shown its nature", () => {
+    const lenient = new Client().allocate()
+    lenient.allocation.refresh(lenient.now)
+    lenient.drain()
+    const refresh = lenient.takeOne(Method.Refresh)
+    assert.isTrue(refresh.message.has(Attribute.RequestedTransport))
+    lenient.refuse(refresh, 420)
+    const plain = lenient.takeOne(Method.Refresh)
+    for (const type of [Attribute.RequestedTransport, Attribute.AdditionalAddressFamily]) {
+      assert.isFalse(plain.message.has(type))
+    }
+    lenient.confirm(plain)
+    assert.isUndefined(lenient.allocation.freed)
+
+    const { client, request } = asking()
+    client.refuse(request, 400, { sign: false })
+    client.refuse(client.takeOne(Method.Allocate), 401, { nonce: NONCE, sign: false })
+    client.grant(client.takeOne(Method.Allocate))
+    client.allocation.refresh(client.now)
+    client.drain()
+    assert.isFalse(client.takeOne(Method.Refresh).message.has(Attribute.RequestedTransport))
+  })
+
+  it("and says without signing that it holds an allocation has it deleted with the nonce that it then gives", () => {
+    const { client, request } = asking()
+    assert.isTrue(client.refuse(request, 437, { sign: false }))
+    client.refuse(client.takeOne(Method.Refresh), 400, { sign: false })
+    client.refuse(client.takeOne(Method.Refresh), 401, { nonce: NONCE, sign: false })
+    const remove = client.takeOne(Method.Refresh)
+    assert.deepStrictEqual([remove.message.text(Attribute.Nonce), remove.message.u32(Attribute.Lifetime)], [NONCE, 0])
+    client.succeed(remove, (response) => response.u32(Attribute.Lifetime, 0))
+    client.grant(client.takeOne(Method.Allocate))
+    assert.deepStrictEqual(client.takeEvents(), [`NewCandidate relay ${relayed4}`])
+  })
+
+  it("is believed no other unsigned answer, and asked so only once", () => {
+    const { client, request } = asking()
+    client.refuse(request, 400, { sign: false })
+    const anonymous = client.takeOne(Method.Allocate)
+    for (const code of [400, 420, 486, 500]) assert.isFalse(client.refuse(anonymous, code, { sign: false }))
+    assert.isFalse(client.answer(anonymous, Class.Success, (response) => response, { sign: false }))
+    client.assertSilent()
+    client.advance(8125)
+    assert.strictEqual(client.allocation.freed, "no-response")
   })
 })
 
@@ -187,6 +254,7 @@ describe("other errors", () => {
     const client = new Client().allocate()
     client.allocation.refresh(client.now)
     client.drain()
+    client.refuse(client.takeOne(Method.Refresh), 420)
     client.refuse(client.takeOne(Method.Refresh), 420)
     assert.deepStrictEqual(client.takeEvents(), [`InvalidatedCandidate relay ${relayed4}`])
     assert.strictEqual(client.allocation.freed, "protocol-failure")

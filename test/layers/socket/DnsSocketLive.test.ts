@@ -262,12 +262,13 @@ describeWith({ root: true, programs: ["ip"] }, "DNS over TCP", () => {
 
   const large = new Uint8Array(65_535).fill(0xcd)
   large.set(answer(3, 1))
-  it.scoped.each([
+  const splits: ReadonlyArray<readonly [string, ReadonlyArray<Uint8Array>, Uint8Array]> = [
     ["byte by byte", [...framed(answer(3, 1))].map((byte) => Uint8Array.of(byte)), answer(3, 1)],
     ["between length and message", [framed(answer(3, 1)).subarray(0, 2), answer(3, 1)], answer(3, 1)],
     ["at the largest size", [framed(large).subarray(0, 30_000), framed(large).subarray(30_000)], large],
     ["with more behind it", [Uint8Array.of(...framed(answer(3, 1)), ...framed(answer(3, 2)))], answer(3, 1)]
-  ])("puts an answer together that comes %s", ([, pieces, whole]) => {
+  ]
+  it.scoped.each(splits)("puts an answer together that comes %s", ([, pieces, whole]) => {
     const routes = makeRouteCacheDouble()
     return Effect.gen(function*() {
       const dns = yield* dnsSocket(routes)
@@ -281,13 +282,14 @@ describeWith({ root: true, programs: ["ip"] }, "DNS over TCP", () => {
     })
   })
 
-  it.scoped.each([
+  const noAnswers: ReadonlyArray<readonly [string, Uint8Array]> = [
     ["nothing", Uint8Array.of()],
     ["half a length", Uint8Array.of(0)],
     ["a message cut short", framed(answer(3, 1)).subarray(0, 20)],
     ["a length without room for a header", Uint8Array.of(0, 11, ...new Uint8Array(11))],
     ["another id", framed(answer(4, 1))]
-  ])("does not take %s for an answer", ([, bytes]) => {
+  ]
+  it.scoped.each(noAnswers)("does not take %s for an answer", ([, bytes]) => {
     const routes = makeRouteCacheDouble()
     return Effect.gen(function*() {
       const dns = yield* dnsSocket(routes)
@@ -339,7 +341,8 @@ describeWith({ root: true, programs: ["ip", "dnsmasq"] }, "DNS with dnsmasq", ()
       const ask = (transport: "udp" | "tcp", name: string, type: number) =>
         Effect.map(dns[transport](query(0x4242, name, type), resolver), (bytes) => {
           const message = decodeDns(bytes)
-          assert.strictEqual(message?.id, 0x4242)
+          if (message === undefined) throw new Error("no DNS message")
+          assert.strictEqual(message.id, 0x4242)
           return message
         })
       for (const transport of ["udp", "tcp"] as const) {

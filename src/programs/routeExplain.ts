@@ -32,9 +32,26 @@ const lines = (explanation: RouteExplanation, cache: CacheFacts): ReadonlyArray<
   ]
 }
 
+/** What the systems' words for "no" stand for, where they hide it (host spec section 11.5). */
+const REASONS: { readonly [reason: string]: string } = {
+  ENETUNREACH: "the routing tables have no entry for it",
+  EHOSTUNREACH: "its only routes are of type unreachable, or lead into the tunnel",
+  EACCES: "a route of type prohibit forbids it",
+  EINVAL: "a route of type blackhole swallows it",
+  broadcast: "it is a broadcast address",
+  multicast: "it is a multicast address",
+  ERROR_HOST_UNREACHABLE: "no adapter that is up has a route to it, other than the tunnel's"
+}
+
 const decisionWords = ({ chosen, destination, reason }: RouteExplanation): string => {
   if (chosen === undefined) {
-    return `no way to ${destination} outside the tunnel: ${reason ?? "no interface has a route"}`
+    const gloss = REASONS[reason ?? ""]
+    const why = reason === undefined
+      ? "no interface has a route"
+      : gloss === undefined
+      ? reason
+      : `${gloss} (${reason})`
+    return `no way to ${destination} outside the tunnel: ${why}`
   }
   const way = chosen.nextHop === undefined ? "directly" : `by way of ${chosen.nextHop}`
   return `${destination} leaves through ${chosen.interfaceName} from ${chosen.source}, ${way}`

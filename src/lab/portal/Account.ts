@@ -6,10 +6,10 @@ import * as Either from "effect/Either"
 import { decodeClientRequest, decodeGatewayRequest } from "../../model/portalRequest.ts"
 import { readResource } from "../../model/portalValues.ts"
 import type { ClientRequest, GatewayRequest, Site } from "../../protocol/portal/types.ts"
-import { type Agent, areCompatible, canReachInternet, knowsSites } from "./agent.ts"
+import { type Agent, areCompatible, canReachInternet } from "./agent.ts"
 import { type Attempt, Authorizations, type Grant } from "./Authorizations.ts"
 import type { DnsConfig, Knobs, PortalConfig, ResourceConfig } from "./config.ts"
-import { authorizationId, GATEWAY_RELAY_EXPIRY, iceCredentials, ingestToken, presharedKey } from "./derivations.ts"
+import { GATEWAY_RELAY_EXPIRY } from "./derivations.ts"
 import { type DeviceRecord, Devices } from "./Devices.ts"
 import { RelayPool } from "./RelayPool.ts"
 import { type Frame, printable, type Session } from "./Session.ts"
@@ -241,51 +241,19 @@ export class Account {
     if (channel === undefined) return this.#fail(session, resourceId, "offline")
 
     const ref = Buffer.from(this.#options.randomBytes(24)).toString("base64url")
-    const view = views.gatewayResource(resource)
-    const ice = iceCredentials(client, gateway)
     const { expiresAt } = session
-    const shared = {
-      client_ice_credentials: ice.client,
-      gateway_ice_credentials: ice.gateway,
-      use_iceless: this.#iceless && session.iceless && channel.iceless
-    }
-    const tokenFor = (role: "initiator" | "responder"): string =>
-      ingestToken({
-        role,
-        authorizationId: authorizationId(ref),
-        initiatorId: client.id,
-        responderId: gateway.id,
-        resource: resource.type === "internet" ? { id: resource.id, name: "Internet" } : resource,
-        authorizedAt: unixSeconds(now),
-        expiresAt
-      })
-    channel.push(channel.login.endpoint === "v2" ? "create_authorization" : "authorize_flow", {
+    const { forClient, forGateway } = views.authorization({
       ref,
-      resource: view,
-      client: {
-        id: client.id,
-        public_key: client.publicKey,
-        preshared_key: presharedKey(client, gateway),
-        ipv4: client.ipv4,
-        ipv6: client.ipv6,
-        version: agent.version?.join(".") ?? null
-      },
-      ...shared,
-      expires_at: expiresAt,
-      flow_logs_ingest_token: tokenFor("responder")
+      resource,
+      client,
+      gateway,
+      siteId: this.#gatewaySite,
+      useIceless: this.#iceless && session.iceless && channel.iceless,
+      authorizedAt: unixSeconds(now),
+      expiresAt
     })
-    const answer = {
-      resource_id: resourceId,
-      gateway_id: gateway.id,
-      gateway_public_key: gateway.publicKey,
-      gateway_ipv4: gateway.ipv4,
-      gateway_ipv6: gateway.ipv6,
-      [knowsSites(agent) ? "site_id" : "gateway_group_id"]: this.#gatewaySite,
-      preshared_key: presharedKey(client, gateway),
-      ...shared,
-      flow_logs_ingest_token: tokenFor("initiator")
-    }
-    this.authorizations.begin({ ref, client: session, gateway, resourceId, answer }, expiresAt, now)
+    channel.push(channel.login.endpoint === "v2" ? "create_authorization" : "authorize_flow", forGateway)
+    this.authorizations.begin({ ref, client: session, gateway, resourceId, answer: forClient }, expiresAt, now)
   }
 
   /** One of those online, or why there is none. Nobody's location is known, so chance decides. */

@@ -88,10 +88,12 @@ export class PortalServer {
       knobs: this.knobs
     })
     const expiresAt = config.tokensExpireAt ?? this.#unixSeconds(0) + TOKEN_LIFETIME_SECONDS
+    const withRole = (role: Role, tokens: ReadonlyArray<string>, expiresAt: number) =>
+      tokens.map((token) => [token, { role, expiresAt }] as const)
     this.#tokens = new Map([
-      ...config.clientTokens.map((token) => [token, { role: "client", expiresAt }] as const),
-      ...config.gatewayTokens.map((token) => [token, { role: "gateway", expiresAt: NEVER }] as const),
-      ...(config.relayTokens ?? []).map((token) => [token, { role: "relay", expiresAt: NEVER }] as const)
+      ...withRole("client", config.clientTokens, expiresAt),
+      ...withRole("gateway", config.gatewayTokens, NEVER),
+      ...withRole("relay", config.relayTokens ?? [], NEVER)
     ])
     if (config.connectRateLimit !== undefined) this.#rateLimit = new RateLimit(config.connectRateLimit)
   }

@@ -5,6 +5,7 @@ import { relayCredentials } from "../relay/credentials.ts"
 import { type Agent, knowsSites } from "./agent.ts"
 import type { Grant } from "./Authorizations.ts"
 import type { DnsConfig, ResourceConfig } from "./config.ts"
+import { authorizationId, iceCredentials, ingestToken, presharedKey } from "./derivations.ts"
 import type { DeviceRecord } from "./Devices.ts"
 import type { OnlineRelay } from "./RelayPool.ts"
 
@@ -32,6 +33,67 @@ export const gatewayResource = (resource: ResourceConfig): Json =>
       address: resource.address,
       filters: resource.filters
     }
+
+/** What the gateway is told of an authorization, and what the client hears once the gateway has confirmed. */
+export const authorization = (fields: {
+  readonly ref: string
+  readonly resource: ResourceConfig
+  readonly client: DeviceRecord
+  readonly gateway: DeviceRecord
+  readonly siteId: string
+  readonly useIceless: boolean
+  /** Unix seconds. */
+  readonly authorizedAt: number
+  readonly expiresAt: number
+}): { readonly forGateway: Json; readonly forClient: Json } => {
+  const { authorizedAt, client, expiresAt, gateway, ref, resource } = fields
+  const { agent } = client.login
+  const ice = iceCredentials(client, gateway)
+  const psk = presharedKey(client, gateway)
+  const shared = {
+    client_ice_credentials: ice.client,
+    gateway_ice_credentials: ice.gateway,
+    use_iceless: fields.useIceless
+  }
+  const tokenFor = (role: "initiator" | "responder"): string =>
+    ingestToken({
+      role,
+      authorizationId: authorizationId(ref),
+      initiatorId: client.id,
+      responderId: gateway.id,
+      resource: resource.type === "internet" ? { id: resource.id, name: "Internet" } : resource,
+      authorizedAt,
+      expiresAt
+    })
+  return {
+    forGateway: {
+      ref,
+      resource: gatewayResource(resource),
+      client: {
+        id: client.id,
+        public_key: client.publicKey,
+        preshared_key: psk,
+        ipv4: client.ipv4,
+        ipv6: client.ipv6,
+        version: agent.version?.join(".") ?? null
+      },
+      ...shared,
+      expires_at: expiresAt,
+      flow_logs_ingest_token: tokenFor("responder")
+    },
+    forClient: {
+      resource_id: resource.id,
+      gateway_id: gateway.id,
+      gateway_public_key: gateway.publicKey,
+      gateway_ipv4: gateway.ipv4,
+      gateway_ipv6: gateway.ipv6,
+      [knowsSites(agent) ? "site_id" : "gateway_group_id"]: fields.siteId,
+      preshared_key: psk,
+      ...shared,
+      flow_logs_ingest_token: tokenFor("initiator")
+    }
+  }
+}
 
 /** One entry for each family, next to each other. */
 export const relayEntries = (

@@ -5,6 +5,7 @@ import type { Refusal } from "../../../src/lab/portal/login.ts"
 import { PortalServer } from "../../../src/lab/portal/PortalServer.ts"
 import { type PortalState, stateOf } from "../../../src/lab/portal/state.ts"
 import { decodeClientPush, decodeGatewayPush } from "../../../src/model/portal.ts"
+import type { Decoded, Undecodable } from "../../../src/model/portalValues.ts"
 
 export const SITE = "88888888-8888-4888-8888-888888888888"
 export const CIDR = "66666666-6666-4666-8666-666666666666"
@@ -113,9 +114,10 @@ export class Party {
     if (frame.event === "phx_reply" || frame.topic !== this.#role) return
     assert.strictEqual(frame.ref, null)
     if (["phx_close", "phx_error", "disconnect"].includes(frame.event) || this.#role === "relay") return
-    const decode = this.#role === "client" ? decodeClientPush : decodeGatewayPush
-    const decoded = Either.getOrThrowWith(
-      decode(frame.event, frame.payload),
+    const decoded = Either.getOrThrowWith<Decoded<unknown>, Undecodable>(
+      this.#role === "client"
+        ? decodeClientPush(frame.event, frame.payload)
+        : decodeGatewayPush(frame.event, frame.payload),
       ({ why }) => new Error(`${frame.event}: ${why}`)
     )
     assert.deepStrictEqual(decoded.skipped, [])

@@ -396,7 +396,15 @@ describe("portal to client", () => {
 
   it("keys have 32 bytes in base64 with padding", () => {
     for (
-      const text of ["", "AAEC", "A".repeat(44), `${"A".repeat(43)} `, "*".repeat(43) + "=", "A".repeat(42) + "=="]
+      const text of [
+        "",
+        "AAEC",
+        `${authorizationCreated.preshared_key}\n`,
+        "A".repeat(44),
+        `${"A".repeat(43)} `,
+        "*".repeat(43) + "=",
+        "A".repeat(42) + "=="
+      ]
     ) {
       const decoded = decodeClientPush("authorization_created", { ...authorizationCreated, preshared_key: text })
       expect(decoded).toEqual(Either.left({ _tag: "Malformed", why: "preshared_key is not as specified" }))

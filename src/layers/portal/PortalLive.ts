@@ -10,14 +10,16 @@ import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
 import * as Redacted from "effect/Redacted"
 import { decodeClientPush, decodeGatewayPush } from "../../model/portal.ts"
-import { encodeClientRequest, encodeGatewayRequest } from "../../model/portalRequest.ts"
+import { encodeClientRequest, type EncodedRequest, encodeGatewayRequest } from "../../model/portalRequest.ts"
+import type { decodeWith } from "../../model/portalValues.ts"
 import { version } from "../../model/version.ts"
 import { cleanToken, dialTarget, type Endpoint, loginUrl } from "../../protocol/portal/loginUrl.ts"
 import type { ChannelEvent } from "../../protocol/portal/PhoenixChannel.ts"
 import { ReconnectBackoff } from "../../protocol/portal/ReconnectBackoff.ts"
+import type { Refusal } from "../../protocol/portal/refusal.ts"
 import { userAgent } from "../../protocol/portal/userAgent.ts"
 import { SocketAddress } from "../../protocol/wire/address.ts"
-import { HostResolver } from "../../services/HostResolver.ts"
+import { HostResolver, type HostUnresolved } from "../../services/HostResolver.ts"
 import {
   AuthenticationFailed,
   LoginFailed,
@@ -33,10 +35,16 @@ import {
   RetriesExhausted,
   TokenRejected
 } from "../../services/Portal.ts"
-import { SocketFactory } from "../../services/SocketFactory.ts"
+import { type RoutingLoopPreventionFailed, SocketFactory } from "../../services/SocketFactory.ts"
 import { driveChannel, type DrivenChannel } from "./driveChannel.ts"
 import { readHostFacts } from "./hostFacts.ts"
-import { closeWebSocket, openWebSocket, type UpgradeRefused, type UpgradeRequest } from "./openWebSocket.ts"
+import {
+  closeWebSocket,
+  type ConnectFailed,
+  openWebSocket,
+  type UpgradeRefused,
+  type UpgradeRequest
+} from "./openWebSocket.ts"
 
 /** Events that the reader has not taken; then the socket is not read. */
 const MAX_EVENTS = 64
@@ -56,10 +64,16 @@ class AttemptEnded extends Data.TaggedError("AttemptEnded")<{
 /** `reconnect` was called. */
 class Superseded extends Data.TaggedError("Superseded")<{}> {}
 
-const codecs = {
+type Ended = AttemptEnded | PortalFatal
+
+interface Codec<Role extends PortalRole> {
+  readonly decode: ReturnType<typeof decodeWith<PortalProtocol[Role]["push"]>>
+  readonly encode: (request: PortalProtocol[Role]["request"], endpoint: Endpoint) => EncodedRequest
+}
+const codecs: { readonly [Role in PortalRole]: Codec<Role> } = {
   client: { decode: decodeClientPush, encode: encodeClientRequest },
   gateway: { decode: decodeGatewayPush, encode: encodeGatewayRequest }
-} as const
+}
 
 const make = ({ trustedRoots }: PortalLiveOptions) =>
   Effect.gen(function*() {
@@ -69,13 +83,7 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
 
     const open = Effect.fnUntraced(function*<Role extends PortalRole>(options: PortalOptions<Role>) {
       type Event = PortalEvent<PortalProtocol[Role]["push"]>
-      const codec = codecs[options.role] as {
-        readonly decode: typeof decodeClientPush
-        readonly encode: (request: PortalProtocol[Role]["request"], endpoint: Endpoint) => {
-          readonly event: string
-          readonly payload: unknown
-        }
-      }
+      const codec = codecs[options.role] as Codec<Role>
       const token = Redacted.make(cleanToken(Redacted.value(options.token)))
       const backoff = new ReconnectBackoff(options.maxPartitionTime && Duration.toMillis(options.maxPartitionTime))
       const superseded = Effect.unsafeMakeLatch()
@@ -89,7 +97,6 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
       const events = yield* Effect.acquireRelease(Queue.bounded<Event>(MAX_EVENTS), Queue.shutdown)
       // Connections that say goodbye. A new one does not wait for them; the end of the scope does.
       const goodbyes = yield* FiberSet.make<void>()
-      yield* Effect.addFinalizer(() => FiberSet.awaitEmpty(goodbyes))
 
       const upgradeRequest = (endpoint: Endpoint): Effect.Effect<UpgradeRequest, LoginFailed> => {
         const url = loginUrl(options.url, options.role, endpoint, { ...options, publicKey })
@@ -138,27 +145,12 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
         return yield* handleEvents(channel)
       }).pipe(
         Effect.scoped,
-        Effect.catchTags({
-          HostUnresolved: (error) =>
-            new AttemptEnded({ reason: `no address for the portal: ${error.reason}`, cause: error }),
-          ConnectFailed: ({ cause, reason }) => new AttemptEnded({ reason, cause }),
-          RoutingLoopPreventionFailed: (error) => new LoginFailed({ reason: error.message }),
-          UpgradeRefused: ({ refusal }): Effect.Effect<never, AttemptEnded | PortalFatal> => {
-            switch (refusal._tag) {
-              case "TokenRejected":
-                return new TokenRejected({ detail: refusal.detail })
-              case "AuthenticationFailed":
-                return new AuthenticationFailed({ detail: refusal.detail })
-              case "Retry":
-                return new AttemptEnded({ reason: refusal.detail, retryAfterMillis: refusal.retryAfterMillis })
-            }
-          }
-        })
+        Effect.mapError(endOf)
       )
 
       const handleEvents = Effect.fnUntraced(function*(channel: DrivenChannel) {
         let farewell: string | undefined
-        const handle = (event: ChannelEvent): Effect.Effect<unknown, AttemptEnded | PortalFatal> => {
+        const handle = (event: ChannelEvent): Effect.Effect<unknown, Ended> => {
           switch (event._tag) {
             case "Joined":
               backoff.joined()
@@ -168,7 +160,10 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
                 Queue.offer(events, { _tag: "Connected" })
               )
             case "Push":
-              return handlePush(event.event, event.payload)
+              return Effect.flatMap(
+                readPush(codec.decode, event.event, event.payload),
+                (push) => push === undefined ? Effect.void : Queue.offer(events, { _tag: "Message", push })
+              )
             case "RequestRefused":
               return Effect.annotateLogs(Effect.logDebug("the portal refused a request"), "reason", event.reason)
             case "Skipped":
@@ -189,25 +184,6 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
         return yield* Effect.forever(Effect.flatMap(channel.take, handle))
       })
 
-      const handlePush = (name: string, payload: unknown): Effect.Effect<unknown> => {
-        const decoded = codec.decode(name, payload)
-        if (Either.isLeft(decoded)) {
-          const { _tag, why } = decoded.left
-          return _tag === "UnknownEvent"
-            ? Effect.annotateLogs(Effect.logDebug("portal message unknown"), "event", name.slice(0, 64))
-            : Effect.annotateLogs(Effect.logWarning("portal message cannot be read"), { event: name, why })
-        }
-        const { message, skipped } = decoded.right
-        return Effect.zipRight(
-          skipped.length === 0
-            ? Effect.void
-            : Effect.logWarning("parts of a portal message left out").pipe(
-              Effect.annotateLogs({ event: name, count: skipped.length, first: skipped[0] })
-            ),
-          Queue.offer(events, { _tag: "Message", push: message })
-        )
-      }
-
       const failed = (error: PortalFatal) => {
         status = { ...status, state: "failed", lastError: error.message }
         return Effect.zipRight(
@@ -227,7 +203,7 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
       }
 
       /** Returns whether to go on. */
-      const handleEnd = (end: AttemptEnded | Superseded | PortalFatal) =>
+      const handleEnd = (end: Ended | Superseded) =>
         Effect.gen(function*() {
           if (end._tag === "Superseded") {
             yield* disconnected(new PortalDisconnected({ reason: "a new connection is wanted", requested: true }), 0)
@@ -293,6 +269,62 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
 
     return Portal.of({ open })
   })
+
+/** What is final and what is not (portal spec section 2.5). */
+const endOf = (
+  error: Ended | HostUnresolved | ConnectFailed | UpgradeRefused | RoutingLoopPreventionFailed
+): Ended => {
+  switch (error._tag) {
+    case "HostUnresolved":
+      return new AttemptEnded({ reason: `no address for the portal: ${error.reason}`, cause: error })
+    case "ConnectFailed":
+      return new AttemptEnded({ reason: error.reason, cause: error.cause })
+    case "RoutingLoopPreventionFailed":
+      return new LoginFailed({ reason: error.message })
+    case "UpgradeRefused":
+      return endOfRefusal(error.refusal)
+    default:
+      return error
+  }
+}
+
+const endOfRefusal = (refusal: Refusal): Ended => {
+  switch (refusal._tag) {
+    case "TokenRejected":
+      return new TokenRejected({ detail: refusal.detail })
+    case "AuthenticationFailed":
+      return new AuthenticationFailed({ detail: refusal.detail })
+    case "Retry":
+      return new AttemptEnded({ reason: refusal.detail, retryAfterMillis: refusal.retryAfterMillis })
+  }
+}
+
+/** The message, unless it has no effect; what was wrong with it is logged, by the names of members only. */
+const readPush = <Push>(
+  decode: ReturnType<typeof decodeWith<Push>>,
+  event: string,
+  payload: unknown
+): Effect.Effect<Push | undefined> => {
+  const decoded = decode(event, payload)
+  if (Either.isLeft(decoded)) {
+    const { _tag, why } = decoded.left
+    return _tag === "UnknownEvent"
+      ? Effect.logDebug("portal message unknown").pipe(
+        Effect.annotateLogs("event", event.slice(0, 64)),
+        Effect.as(undefined)
+      )
+      : Effect.logWarning("portal message cannot be read").pipe(
+        Effect.annotateLogs({ event, why }),
+        Effect.as(undefined)
+      )
+  }
+  const { message, skipped } = decoded.right
+  if (skipped.length === 0) return Effect.succeed(message)
+  return Effect.logWarning("parts of a portal message left out").pipe(
+    Effect.annotateLogs({ event, count: skipped.length, first: skipped[0] }),
+    Effect.as(message)
+  )
+}
 
 /** The v2 endpoint is unknown to portals before mid-2026 (portal spec section 12.3). */
 const isNotFound = ({ refusal }: UpgradeRefused): boolean => refusal._tag === "Retry" && refusal.status === 404

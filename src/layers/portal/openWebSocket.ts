@@ -86,7 +86,13 @@ const connectFirst = (sockets: SocketFactory["Type"], remotes: ReadonlyArray<Soc
     // Not interruptible around `tcp`, which is inside: a connection made at the last moment must not get lost.
     const dial = (remote: SocketAddress) =>
       sockets.tcp(remote).pipe(
-        Effect.tapError((error) => Effect.sync(() => failures.push(error))),
+        Effect.tapError((error) => {
+          failures.push(error)
+          return Effect.annotateLogs(Effect.logDebug("cannot reach the portal"), {
+            address: remote.text,
+            reason: error.message
+          })
+        }),
         Effect.map((socket) => {
           if (foundation.socket !== undefined) return void socket.destroy()
           foundation.socket = socket
@@ -190,13 +196,13 @@ const readRefusal = (response: IncomingMessage): Effect.Effect<never, UpgradeRef
     })
   })
 
-/** Ends it with close code 1000, or at once if it is past that. Takes a second of real time at most. */
+/** Ends it with close code 1000, or at once if it is past that. Takes a second of real time at most, even if interrupted. */
 export const closeWebSocket = (webSocket: WebSocket): Effect.Effect<void> =>
-  Effect.async((resume) => {
+  Effect.async<void>((resume) => {
     if (webSocket.readyState === WebSocket.CLOSED) return resume(Effect.void)
     webSocket.removeAllListeners("message")
     webSocket.once("close", () => resume(Effect.void))
     if (webSocket.readyState !== WebSocket.OPEN) return webSocket.terminate()
     webSocket.resume() // the answer must be read
     webSocket.close(1000)
-  })
+  }).pipe(Effect.uninterruptible)

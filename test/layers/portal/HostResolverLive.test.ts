@@ -238,7 +238,7 @@ describe("resolve", () => {
       const exit = yield* Effect.exit(provideResolver(resolve("portal.example"), dns))
       assert.isTrue(Exit.isSuccess(exit) ? exit.value.length > 0 : !Exit.isInterrupted(exit))
       if (Exit.isFailure(exit)) assert.strictEqual(exit.cause._tag, "Fail")
-    }))
+    }), { fastCheck: { numRuns: 40 } })
 })
 
 describe("servers", () => {

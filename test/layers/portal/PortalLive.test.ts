@@ -1,16 +1,24 @@
 /** What a portal says and what becomes of it; everything that goes wrong is in `failures.test.ts`. */
 import { assert, describe, it } from "@effect/vitest"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
+import * as ReadinessPollerKoffi from "../../../src/layers/poll/ReadinessPollerKoffi.ts"
+import * as PortalLive from "../../../src/layers/portal/PortalLive.ts"
+import * as SocketFactoryLinux from "../../../src/layers/socket/SocketFactoryLinux.ts"
 import { ip } from "../../../src/protocol/wire/address.ts"
+import { HostResolver } from "../../../src/services/HostResolver.ts"
 import type { PortalOptions, PortalRole } from "../../../src/services/Portal.ts"
 import { Portal } from "../../../src/services/Portal.ts"
+import { makeRouteCacheDouble } from "../../support/RouteCacheDouble.ts"
 import { makeSocketFactoryDouble } from "../../support/SocketFactoryDouble.ts"
+import { root } from "./certificates.ts"
 import {
   answerAll,
   cleanedToken,
@@ -88,12 +96,48 @@ describe("login", () => {
       )
     }))
 
+  it.scoped("reaches an IPv6 literal", () =>
+    Effect.gen(function*() {
+      const portal = yield* makeScriptedPortal({ address: "::1" })
+      const factory = makeSocketFactoryDouble()
+      const { open } = yield* Effect.provide(Portal, portalLayer(factory))
+      const connection = yield* open(optionsFor("client", `ws://[::1]:${portal.port}/prefix/`))
+      yield* expectEvent(connection, "Connected")
+      assert.strictEqual(sessionOf(portal).url.pathname, "/prefix/client/v2/websocket")
+      assert.strictEqual(connection.status().remote, `[::1]:${portal.port}`)
+    }))
+
+  for (const tls of [false, true]) {
+    it.scoped(`works over the sockets that leave the tunnel${tls ? ", with TLS" : ""}`, () =>
+      Effect.gen(function*() {
+        const portal = yield* makeScriptedPortal({ tls })
+        const routes = makeRouteCacheDouble()
+        routes.source = () => ip("127.0.0.5")
+        const layer = PortalLive.layerWith({ trustedRoots: root }).pipe(
+          Layer.provide(SocketFactoryLinux.layerWith({ mark: undefined })),
+          Layer.provide(
+            Layer.mergeAll(routes.layer, ReadinessPollerKoffi.layer, Layer.mock(HostResolver, { resolve: onLoopback }))
+          )
+        )
+        const { open } = Context.get(yield* Layer.build(layer), Portal)
+        const connection = yield* open(optionsFor("client", `${tls ? "wss" : "ws"}://portal.test:${portal.port}/`))
+        yield* expectEvent(connection, "Connected")
+        assert.strictEqual(sessionOf(portal).remote, "127.0.0.5")
+        sessionOf(portal).push("ice_candidates", iceCandidates(1))
+        yield* expectEvent(connection, "Message")
+        yield* connection.reconnect(otherKey)
+        yield* expectEvent(connection, "Disconnected")
+        yield* expectEvent(connection, "Connected")
+        yield* waitFor("the goodbye", () => sessionOf(portal).closedWith === 1000)
+      }))
+  }
+
   it.scoped("takes the first connection and destroys the others", () =>
     Effect.gen(function*() {
       const portal = yield* makeScriptedPortal()
       const factory = makeSocketFactoryDouble()
       const others = [ip("127.0.0.2"), ip("127.0.0.3")]
-      // One never answers; the other is through, but after the winner.
+      // One never answers; the other is through, but after the winner, and no interruption comes in between.
       const late = yield* Effect.makeLatch()
       const never = yield* Effect.makeLatch()
       let interrupted = false
@@ -104,10 +148,7 @@ describe("login", () => {
             () => Effect.sync(() => (interrupted = true))
           )
           : remote.address === others[1]
-          ? Effect.zipRight(
-            Effect.uninterruptible(late.await),
-            factory.dialPlainly({ ...remote, address: ip("127.0.0.1") })
-          )
+          ? Effect.tap(factory.dialPlainly({ ...remote, address: ip("127.0.0.1") }), () => late.await)
           : Effect.tap(factory.dialPlainly(remote), () => late.open)
       const { open } = yield* Effect.provide(
         Portal,
@@ -227,7 +268,7 @@ describe("messages", () => {
       const session = sessionOf(portal)
       const [socket] = factory.sockets
       assert.isDefined(socket)
-      const total = 20_000
+      const total = 4000
       const padding = ` ${"x".repeat(400)}`
       for (let count = 0; count < total; count++) {
         session.push("ice_candidates", { ...iceCandidates(count), padding })
@@ -238,7 +279,22 @@ describe("messages", () => {
       for (let count = 0; count < total; count++) {
         const { push } = yield* expectEvent(connection, "Message")
         assert.isTrue(push._tag === "IceCandidates" && push.candidates[0]?.startsWith(`candidate:${count} `))
+        if (count > 200) continue
+        yield* Effect.promise(() => new Promise<void>((resolve) => void setImmediate(resolve)))
+        assert.isBelow(socket.bytesRead, 1 << 19) // a slow reader is waited for too
       }
+    }))
+
+  it.scoped("are refused as soon as the connection is gone, though nobody has read so far", () =>
+    Effect.gen(function*() {
+      const { connection, factory, portal } = yield* connect()
+      yield* expectEvent(connection, "Connected")
+      for (let count = 0; count < 200; count++) sessionOf(portal).push("ice_candidates", iceCandidates(count))
+      yield* waitFor("the queue to fill", () => Option.getOrThrow(connection.events.unsafeSize()) >= 64)
+      assert.isTrue(connection.unsafeSend({ _tag: "NoRelays" }))
+      factory.sockets[0]?.destroy()
+      yield* waitFor("the state", () => connection.status().state !== "connected")
+      assert.isFalse(connection.unsafeSend({ _tag: "NoRelays" }))
     }))
 })
 

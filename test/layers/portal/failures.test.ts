@@ -530,6 +530,10 @@ describe("interruption leaves no socket open", () => {
           yield* Scope.close(scope, Exit.void)
           assert.isAbove(factory.sockets.length, 0)
           assert.deepStrictEqual(factory.open(), [])
+          if (portal.sessions.length === 0) return
+          yield* waitFor("the goodbye", () => sessionOf(portal).closedWith !== undefined)
+          assert.strictEqual(sessionOf(portal).closedWith, 1000)
+          assert.deepStrictEqual(portal.errors, [])
         }))
     }
   }

@@ -62,6 +62,8 @@ export interface Frame {
 export interface Session {
   readonly url: URL
   readonly headers: http.IncomingHttpHeaders
+  /** Where the client connects from. */
+  readonly remote: string | undefined
   readonly webSocket: WebSocket
   /** As received, oldest first. */
   readonly frames: Array<Frame>
@@ -79,6 +81,8 @@ export interface ScriptedPortal {
   readonly requests: Array<string>
   /** Names that clients asked for by SNI. */
   readonly serverNames: Array<string | false>
+  /** Of its sockets, such as resets. */
+  readonly errors: Array<Error>
   /** Takes an upgrade request instead of accepting it. */
   onUpgrade: ((socket: Duplex, request: http.IncomingMessage) => void) | undefined
   /** Settable; by default joins and heartbeats are answered at once. */
@@ -113,7 +117,7 @@ export const makeScriptedPortal = (options: { readonly tls?: boolean; readonly a
         : http.createServer()
       const webSockets = new WebSocketServer({ noServer: true, perMessageDeflate: true })
       const sockets = new Set<net.Socket>()
-      server.on("connection", (socket) => sockets.add(socket.on("error", () => undefined)))
+      server.on("connection", (socket) => sockets.add(socket.on("error", (error: Error) => portal.errors.push(error))))
       server.on("secureConnection", (socket) => portal.serverNames.push(socket.servername ?? false))
       server.on("upgrade", (request, socket, head) => {
         portal.requests.push(request.url ?? "")
@@ -125,6 +129,7 @@ export const makeScriptedPortal = (options: { readonly tls?: boolean; readonly a
         const session: Session = {
           url: new URL(request.url ?? "", "ws://portal"),
           headers: request.headers,
+          remote: request.socket.remoteAddress,
           webSocket,
           frames: [],
           events: () => session.frames.map(({ event }) => event),
@@ -149,6 +154,7 @@ export const makeScriptedPortal = (options: { readonly tls?: boolean; readonly a
         sessions: [],
         requests: [],
         serverNames: [],
+        errors: [],
         onUpgrade: undefined,
         onFrame: answerAll
       }

@@ -11,8 +11,7 @@ import {
   type PeerStatus,
   type Transmit
 } from "../../../src/protocol/node/types.ts"
-import { SocketAddress } from "../../../src/protocol/wire/address.ts"
-import { ip } from "../../../src/protocol/wire/address.ts"
+import { ip, SocketAddress } from "../../../src/protocol/wire/address.ts"
 
 export const outside = new SocketAddress(ip("198.51.100.7"), 52_625)
 
@@ -49,6 +48,18 @@ export class NodeDouble implements NodeApi {
   readonly handleTimeout = vi.fn<NodeApi["handleTimeout"]>()
   readonly #connections = new Map<PeerId, { readonly request: ConnectionRequest; established: boolean }>()
   readonly #queue: Array<Transmit> = []
+  readonly #addresses = new Map<PeerId, SocketAddress>()
+
+  #addressOf(peer: PeerId): SocketAddress {
+    const address = this.#addresses.get(peer) ?? new SocketAddress(outside.address, 1000 + this.#addresses.size)
+    this.#addresses.set(peer, address)
+    return address
+  }
+
+  /** Whom a datagram is for. */
+  peerAt(address: SocketAddress): PeerId | undefined {
+    return [...this.#addresses].find(([, of]) => of.text === address.text)?.[0]
+  }
 
   upsertConnection(request: ConnectionRequest): "Created" | "Reused" | "NoRelays" {
     this.requests.push(request)
@@ -86,7 +97,7 @@ export class NodeDouble implements NodeApi {
     if (!connection.established) return Encapsulated.StillConnecting
     if (this.outcome !== Encapsulated.Sent) return this.outcome
     for (let i = offset; i < offset + length; i++) buffer[i] = (buffer[i] as number) ^ 0xff
-    Object.assign(this.transmit, { buffer, offset, length })
+    Object.assign(this.transmit, { buffer, offset, length, destination: this.#addressOf(peer) })
     return Encapsulated.Sent
   }
 
@@ -209,11 +220,24 @@ export class Harness<C extends Core> {
 
   /** Packets that the core sent by itself since, without goodbyes. */
   sent(): ReadonlyArray<Uint8Array> {
-    const packets: Array<Uint8Array> = []
+    return this.deliveries().map(({ bytes }) => bytes)
+  }
+
+  /** As `sent`, with the peers that they are for. */
+  deliveries(): ReadonlyArray<{ readonly peer: PeerId; readonly bytes: Uint8Array }> {
+    const deliveries: Array<{ readonly peer: PeerId; readonly bytes: Uint8Array }> = []
     for (let next = this.core.pollTransmit(); next !== undefined; next = this.core.pollTransmit()) {
-      if (next.buffer[next.offset] !== GOODBYE) packets.push(opened(next))
+      const peer = this.node.peerAt(next.destination)
+      if (next.buffer[next.offset] !== GOODBYE && peer !== undefined) deliveries.push({ peer, bytes: opened(next) })
     }
-    return packets
+    return deliveries
+  }
+
+  /** As `fromTun`, with the peer that the packet is for. */
+  route(packet: Uint8Array): { readonly peer: PeerId; readonly bytes: Uint8Array } | undefined {
+    const bytes = this.fromTun(packet)
+    const peer = this.node.peerAt(this.core.transmit.destination)
+    return bytes === undefined || peer === undefined ? undefined : { peer, bytes }
   }
 
   /** Packets of the core's own for the TUN device. */

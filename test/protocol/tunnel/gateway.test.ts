@@ -1,21 +1,14 @@
 /** The gateway's core: tunnel spec 14 as far as CIDR and Internet resources go. */
 import { describe, expect, it } from "vitest"
-import type {
-  CreateAuthorization,
-  GatewayPush,
-  GatewayRequest,
-  GatewayResource
-} from "../../../src/protocol/portal/types.ts"
+import type { GatewayPush, GatewayResource } from "../../../src/protocol/portal/types.ts"
 import { makeControlPacket } from "../../../src/protocol/tunnel/controlPacket.ts"
-import { GatewayTunnel } from "../../../src/protocol/tunnel/GatewayTunnel.ts"
 import { formatNetwork, ip } from "../../../src/protocol/wire/address.ts"
 import { network, tcpPort, udpPort, uuid } from "./fixtures.ts"
-import { Harness } from "./NodeDouble.ts"
+import { type Client, GatewayHarness, gatewayWith } from "./gateway.ts"
 import { icmp, icmpError, other, ping, summary, tcp, udp } from "./packets.ts"
 
 const GATEWAY_4 = "100.64.1.1"
 const GATEWAY_6 = "fd00:2021:1111::1:1"
-const EPOCH = 1_700_000_000_000
 
 const lan: GatewayResource = { type: "cidr", id: uuid(1), name: "lan", address: network("10.0.0.0/8"), filters: [] }
 const lan6: GatewayResource = { ...lan, id: uuid(2), address: network("2001:db8::/32") }
@@ -23,72 +16,18 @@ const internet: GatewayResource = { type: "internet", id: uuid(9) }
 
 const alice = { id: uuid(0xc1), ipv4: "100.64.0.1", ipv6: "fd00:2021:1111::1" }
 const bob = { id: uuid(0xc2), ipv4: "100.64.0.2", ipv6: "fd00:2021:1111::2" }
-type Client = typeof alice
 
-class GatewayHarness extends Harness<GatewayTunnel> {
-  constructor() {
-    super((node) => new GatewayTunnel({ node, unixEpochMillis: EPOCH }))
-  }
-
-  push(push: GatewayPush): void {
-    this.core.handlePush(push, this.now)
-  }
-
-  requests(): ReadonlyArray<GatewayRequest> {
-    return this.events().flatMap((event) => event._tag === "Request" ? [event.request] : [])
-  }
-
-  /** Unix seconds, so long from now. */
-  in(seconds: number): number {
-    return (EPOCH + this.now) / 1000 + seconds
-  }
-
-  grant(client: Client, resource: GatewayResource, more: Partial<CreateAuthorization> = {}): void {
-    this.push({
-      _tag: "CreateAuthorization",
-      authorization: {
-        ref: `${client.id} ${resource.id}`,
-        resource,
-        client: {
-          id: client.id,
-          publicKey: new Uint8Array(32).fill(1),
-          presharedKey: new Uint8Array(32).fill(2),
-          ipv4: ip(client.ipv4),
-          ipv6: ip(client.ipv6)
-        },
-        clientIceCredentials: { username: "client", password: "c" },
-        gatewayIceCredentials: { username: "gateway", password: "g" },
-        useIceless: false,
-        ...more
-      }
-    })
-  }
-
-  /** The grant, and the connection with it. */
-  connect(client: Client, resource: GatewayResource, more: Partial<CreateAuthorization> = {}): void {
-    this.grant(client, resource, more)
-    if (!this.node.isEstablished(client.id)) this.node.establish(client.id)
-    this.nudge()
-    this.events()
-  }
-
-  /** How the client is refused; `undefined` if the packet reaches the TUN device. */
-  refusal(client: Client, packet: Uint8Array): unknown {
-    const passed = this.fromPeer(client.id, packet)
-    const answers = this.sent()
-    if (passed === undefined) return { dropped: this.dropped(), answers: answers.map(summary) }
-    expect(passed).toEqual(packet)
-    expect(answers).toEqual([])
-    return undefined
-  }
+/** How the client is refused; `undefined` if the packet reaches the TUN device. */
+const refusal = (gateway: GatewayHarness, client: Client, packet: Uint8Array): unknown => {
+  const passed = gateway.fromPeer(client.id, packet)
+  const answers = gateway.sent()
+  if (passed === undefined) return { dropped: gateway.dropped(), answers: answers.map(summary) }
+  expect(passed).toEqual(packet)
+  expect(answers).toEqual([])
+  return undefined
 }
 
-const initialised = (): GatewayHarness => {
-  const gateway = new GatewayHarness()
-  gateway.push({ _tag: "GatewayInit", ipv4: ip(GATEWAY_4), ipv6: ip(GATEWAY_6), relays: [], authorizations: [] })
-  gateway.events()
-  return gateway
-}
+const initialised = (): GatewayHarness => gatewayWith({ ipv4: GATEWAY_4, ipv6: GATEWAY_6 })
 
 const serving = (...resources: ReadonlyArray<GatewayResource>): GatewayHarness => {
   const gateway = initialised()
@@ -159,9 +98,9 @@ describe("an authorization", () => {
   it("given again replaces filters and expiry alone", () => {
     const gateway = serving(lan)
     gateway.grant(alice, { ...lan, address: network("192.0.2.0/24"), filters: [tcpPort(443)] } as GatewayResource)
-    expect(gateway.refusal(alice, tcp(towards("10.0.0.1"), 443))).toBeUndefined()
-    expect(gateway.refusal(alice, tcp(towards("10.0.0.1"), 80))).toMatchObject({ dropped: { prohibited: 1 } })
-    expect(gateway.refusal(alice, tcp(towards("192.0.2.1"), 443))).toMatchObject({ dropped: { prohibited: 1 } })
+    expect(refusal(gateway, alice, tcp(towards("10.0.0.1"), 443))).toBeUndefined()
+    expect(refusal(gateway, alice, tcp(towards("10.0.0.1"), 80))).toMatchObject({ dropped: { prohibited: 1 } })
+    expect(refusal(gateway, alice, tcp(towards("192.0.2.1"), 443))).toMatchObject({ dropped: { prohibited: 1 } })
   })
   it("moves a client that comes with other addresses", () => {
     const gateway = serving(lan)
@@ -176,34 +115,34 @@ describe("a packet from a client", () => {
     const gateway = serving(lan, lan6)
     for (const to of ["10.0.0.1", "2001:db8::1"]) {
       for (const packet of [udp(towards(to)), tcp(towards(to)), ping(towards(to)), other(towards(to), 47)]) {
-        expect(gateway.refusal(alice, packet)).toBeUndefined()
+        expect(refusal(gateway, alice, packet)).toBeUndefined()
       }
     }
   })
   it("reaches the gateway itself, whatever was granted", () => {
     const gateway = serving({ ...lan, filters: [tcpPort(443)] } as GatewayResource)
-    expect(gateway.refusal(alice, ping(towards(GATEWAY_4)))).toBeUndefined()
-    expect(gateway.refusal(alice, udp(towards(GATEWAY_6), 53_535))).toBeUndefined()
+    expect(refusal(gateway, alice, ping(towards(GATEWAY_4)))).toBeUndefined()
+    expect(refusal(gateway, alice, udp(towards(GATEWAY_6), 53_535))).toBeUndefined()
   })
   it("of another protocol, to another place or another client is prohibited, and the client told so", () => {
     const gateway = serving({ ...lan, filters: [tcpPort(443), udpPort(53, 60)] } as GatewayResource)
-    expect(gateway.refusal(alice, udp(towards("10.0.0.1"), 60))).toBeUndefined()
-    expect(gateway.refusal(alice, udp(towards("10.0.0.1"), 61))).toEqual({
+    expect(refusal(gateway, alice, udp(towards("10.0.0.1"), 60))).toBeUndefined()
+    expect(refusal(gateway, alice, udp(towards("10.0.0.1"), 61))).toEqual({
       dropped: { prohibited: 1 },
       answers: ["10.0.0.1 > 100.64.0.1 protocol 1 type 3 code 13"]
     })
-    expect(gateway.refusal(alice, ping(towards("10.0.0.1")))).toMatchObject({ dropped: { prohibited: 1 } })
-    expect(gateway.refusal(alice, other(towards("10.0.0.1"), 47))).toMatchObject({ dropped: { prohibited: 1 } })
-    expect(gateway.refusal(alice, tcp(towards("192.0.2.1"), 443))).toMatchObject({ dropped: { prohibited: 1 } })
-    expect(gateway.refusal(alice, tcp(towards("2001:db8::1"), 443))).toEqual({
+    expect(refusal(gateway, alice, ping(towards("10.0.0.1")))).toMatchObject({ dropped: { prohibited: 1 } })
+    expect(refusal(gateway, alice, other(towards("10.0.0.1"), 47))).toMatchObject({ dropped: { prohibited: 1 } })
+    expect(refusal(gateway, alice, tcp(towards("192.0.2.1"), 443))).toMatchObject({ dropped: { prohibited: 1 } })
+    expect(refusal(gateway, alice, tcp(towards("2001:db8::1"), 443))).toEqual({
       dropped: { prohibited: 1 },
       answers: [`2001:db8::1 > ${alice.ipv6} protocol 58 type 1 code 1`]
     })
-    expect(gateway.refusal(alice, ping(towards(bob.ipv4)))).toMatchObject({ dropped: { prohibited: 1 } })
+    expect(refusal(gateway, alice, ping(towards(bob.ipv4)))).toMatchObject({ dropped: { prohibited: 1 } })
   })
   it("with a source that is not the client's is prohibited through the client's own tunnel", () => {
     const gateway = serving(lan)
-    expect(gateway.refusal(alice, udp({ from: bob.ipv4, to: "10.0.0.1" }))).toEqual({
+    expect(refusal(gateway, alice, udp({ from: bob.ipv4, to: "10.0.0.1" }))).toEqual({
       dropped: { "not-tunnel-source": 1 },
       answers: ["10.0.0.1 > 100.64.0.2 protocol 1 type 3 code 13"]
     })
@@ -222,19 +161,19 @@ describe("a packet from a client", () => {
       [new Uint8Array(19), "malformed-packet"]
     ] as const
     for (const [packet, reason] of drops) {
-      expect(gateway.refusal(alice, packet)).toEqual({ dropped: { [reason]: 1 }, answers: [] })
+      expect(refusal(gateway, alice, packet)).toEqual({ dropped: { [reason]: 1 }, answers: [] })
     }
   })
   it("of a client without a grant is dropped", () => {
     const gateway = serving(lan)
-    expect(gateway.refusal(bob, udp(towards("10.0.0.1", bob)))).toEqual({
+    expect(refusal(gateway, bob, udp(towards("10.0.0.1", bob)))).toEqual({
       dropped: { "no-peer-state": 1 },
       answers: []
     })
   })
   it("to a proxy address finds no translation", () => {
     const gateway = serving({ ...lan, address: network("100.96.0.0/11") } as GatewayResource)
-    expect(gateway.refusal(alice, udp(towards("100.96.0.1")))).toEqual({
+    expect(refusal(gateway, alice, udp(towards("100.96.0.1")))).toEqual({
       dropped: { "unreachable-net": 1 },
       answers: ["100.96.0.1 > 100.64.0.1 protocol 1 type 3 code 0"]
     })
@@ -245,16 +184,16 @@ describe("the Internet resource", () => {
   it("leads everywhere but to private and reserved addresses", () => {
     const gateway = serving(internet)
     for (const to of ["192.0.2.1", "8.8.8.8", "2001:db8::1", "2606:4700::1111"]) {
-      expect(gateway.refusal(alice, udp(towards(to)))).toBeUndefined()
+      expect(refusal(gateway, alice, udp(towards(to)))).toBeUndefined()
     }
     for (const to of ["10.0.0.1", "172.31.0.1", "192.168.0.1", "127.0.0.1", "169.254.1.1", "250.0.0.1"]) {
-      expect(gateway.refusal(alice, udp(towards(to)))).toEqual({
+      expect(refusal(gateway, alice, udp(towards(to)))).toEqual({
         dropped: { "unreachable-net": 1 },
         answers: [`${to} > 100.64.0.1 protocol 1 type 3 code 0`]
       })
     }
     for (const to of ["::1", "fc00::1", "fe80::1"]) {
-      expect(gateway.refusal(alice, udp(towards(to)))).toEqual({
+      expect(refusal(gateway, alice, udp(towards(to)))).toEqual({
         dropped: { "unreachable-net": 1 },
         answers: [`${to} > ${alice.ipv6} protocol 58 type 1 code 3`]
       })
@@ -265,19 +204,19 @@ describe("the Internet resource", () => {
     const packet = udp(towards("2001:db8::1"))
     packet.fill(0, 24, 34)
     packet.fill(0xff, 34, 36)
-    expect(gateway.refusal(alice, packet)).toMatchObject({ dropped: { "unreachable-net": 1 } })
+    expect(refusal(gateway, alice, packet)).toMatchObject({ dropped: { "unreachable-net": 1 } })
   })
   it("leads to no other client, nor to names of earlier sessions", () => {
     const gateway = serving(internet)
-    expect(gateway.refusal(alice, ping(towards(bob.ipv4)))).toMatchObject({ dropped: { prohibited: 1 } })
-    expect(gateway.refusal(alice, ping(towards(bob.ipv6)))).toMatchObject({ dropped: { prohibited: 1 } })
-    expect(gateway.refusal(alice, udp(towards("100.96.0.1")))).toMatchObject({ dropped: { prohibited: 1 } })
+    expect(refusal(gateway, alice, ping(towards(bob.ipv4)))).toMatchObject({ dropped: { prohibited: 1 } })
+    expect(refusal(gateway, alice, ping(towards(bob.ipv6)))).toMatchObject({ dropped: { prohibited: 1 } })
+    expect(refusal(gateway, alice, udp(towards("100.96.0.1")))).toMatchObject({ dropped: { prohibited: 1 } })
   })
   it("does not stand in the way of a private network that was granted beside it", () => {
     const gateway = serving(internet, { ...lan, filters: [tcpPort(443)] } as GatewayResource)
-    expect(gateway.refusal(alice, tcp(towards("10.0.0.1"), 443))).toBeUndefined()
-    expect(gateway.refusal(alice, tcp(towards("10.0.0.1"), 80))).toMatchObject({ dropped: { prohibited: 1 } })
-    expect(gateway.refusal(alice, tcp(towards("192.168.0.1"), 443))).toMatchObject({
+    expect(refusal(gateway, alice, tcp(towards("10.0.0.1"), 443))).toBeUndefined()
+    expect(refusal(gateway, alice, tcp(towards("10.0.0.1"), 80))).toMatchObject({ dropped: { prohibited: 1 } })
+    expect(refusal(gateway, alice, tcp(towards("192.168.0.1"), 443))).toMatchObject({
       dropped: { "unreachable-net": 1 }
     })
   })
@@ -330,14 +269,14 @@ describe("the end of a grant", () => {
     gateway.connect(alice, lan6, { expiresAt: gateway.in(20) })
     gateway.connect(bob, lan)
     gateway.advance(9999)
-    expect(gateway.refusal(alice, udp(towards("10.0.0.1")))).toBeUndefined()
+    expect(refusal(gateway, alice, udp(towards("10.0.0.1")))).toBeUndefined()
     gateway.advance(1)
-    expect(gateway.refusal(alice, udp(towards("10.0.0.1")))).toMatchObject({ dropped: { prohibited: 1 } })
-    expect(gateway.refusal(alice, udp(towards("2001:db8::1")))).toBeUndefined()
+    expect(refusal(gateway, alice, udp(towards("10.0.0.1")))).toMatchObject({ dropped: { prohibited: 1 } })
+    expect(refusal(gateway, alice, udp(towards("2001:db8::1")))).toBeUndefined()
     gateway.advance(10_000)
     expect(gateway.node.goodbyes).toEqual([alice.id])
     expect(gateway.events()).toMatchObject([{ _tag: "PeerLost", peer: alice.id }])
-    expect(gateway.refusal(bob, udp(towards("10.0.0.1", bob)))).toBeUndefined()
+    expect(refusal(gateway, bob, udp(towards("10.0.0.1", bob)))).toBeUndefined()
     expect(gateway.core.pollTimeout()).toBeUndefined()
   })
   it("that was in the past comes at once, though the grant is confirmed", () => {
@@ -354,17 +293,17 @@ describe("the end of a grant", () => {
     gateway.connect(alice, lan, { expiresAt: gateway.in(10) })
     gateway.connect(alice, lan, { expiresAt: gateway.in(20) })
     gateway.advance(15_000)
-    expect(gateway.refusal(alice, udp(towards("10.0.0.1")))).toBeUndefined()
+    expect(refusal(gateway, alice, udp(towards("10.0.0.1")))).toBeUndefined()
   })
   it("comes when the portal rejects it", () => {
     const gateway = serving(lan, lan6)
     gateway.push({ _tag: "RejectAccess", clientId: alice.id, resourceId: lan.id })
-    expect(gateway.refusal(alice, udp(towards("10.0.0.1")))).toMatchObject({ dropped: { prohibited: 1 } })
+    expect(refusal(gateway, alice, udp(towards("10.0.0.1")))).toMatchObject({ dropped: { prohibited: 1 } })
     gateway.push({ _tag: "RejectAccess", clientId: bob.id, resourceId: lan6.id })
     expect(gateway.node.goodbyes).toEqual([])
     gateway.push({ _tag: "RejectAccess", clientId: alice.id, resourceId: lan6.id })
     expect(gateway.node.goodbyes).toEqual([alice.id])
-    expect(gateway.refusal(alice, udp(towards("10.0.0.1")))).toMatchObject({ dropped: { "no-peer-state": 1 } })
+    expect(refusal(gateway, alice, udp(towards("10.0.0.1")))).toMatchObject({ dropped: { "no-peer-state": 1 } })
   })
   it("comes with a list that does not name it, which also moves the expiry of the others", () => {
     const gateway = serving(lan, lan6)
@@ -387,8 +326,8 @@ describe("the end of a grant", () => {
   it("of the Internet closes it, while networks stay", () => {
     const gateway = serving(lan, internet)
     gateway.push({ _tag: "RejectAccess", clientId: alice.id, resourceId: internet.id })
-    expect(gateway.refusal(alice, udp(towards("192.0.2.1")))).toMatchObject({ dropped: { prohibited: 1 } })
-    expect(gateway.refusal(alice, udp(towards("10.0.0.1")))).toBeUndefined()
+    expect(refusal(gateway, alice, udp(towards("192.0.2.1")))).toMatchObject({ dropped: { prohibited: 1 } })
+    expect(refusal(gateway, alice, udp(towards("10.0.0.1")))).toBeUndefined()
   })
 })
 
@@ -400,8 +339,8 @@ describe("an update of a resource", () => {
     gateway.push({ _tag: "ResourceUpdated", resource: lan6 })
     gateway.push({ _tag: "ResourceUpdated", resource: { type: "internet", id: lan.id } })
     for (const client of [alice, bob]) {
-      expect(gateway.refusal(client, udp(towards("10.0.0.1", client)))).toMatchObject({ dropped: { prohibited: 1 } })
-      expect(gateway.refusal(client, tcp(towards("10.0.0.1", client), 1))).toBeUndefined()
+      expect(refusal(gateway, client, udp(towards("10.0.0.1", client)))).toMatchObject({ dropped: { prohibited: 1 } })
+      expect(refusal(gateway, client, tcp(towards("10.0.0.1", client), 1))).toBeUndefined()
     }
   })
 })
@@ -414,7 +353,7 @@ describe("a connection", () => {
     expect(gateway.events()).toEqual([{ _tag: "PeerLost", peer: alice.id, reason: "no path works" }])
     expect(gateway.core.status(gateway.now).clients).toEqual([{ id: alice.id, resources: [lan.id] }])
     gateway.connect(alice, lan6)
-    expect(gateway.refusal(alice, udp(towards("10.0.0.1")))).toBeUndefined()
+    expect(refusal(gateway, alice, udp(towards("10.0.0.1")))).toBeUndefined()
   })
   it("that the client says goodbye to takes them with it", () => {
     const gateway = serving(lan)

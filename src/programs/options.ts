@@ -123,9 +123,9 @@ const parseDnsControl = (value: string): Parsed<DnsControlMethod> => {
 
 /** An interface name as the Linux kernel takes it. */
 const parseTunName = (value: string): Parsed<string> =>
-  /^[^\s/%:]{1,15}$/.test(value) && value !== "." && value !== ".."
+  /^[^\s/%:]+$/.test(value) && value !== "." && value !== ".." && Buffer.byteLength(value) <= 15
     ? Either.right(value)
-    : Either.left(`"${value}" is not an interface name of 1 to 15 characters`)
+    : Either.left(`"${value}" is not an interface name of 1 to 15 bytes`)
 
 const parseAead = (value: string): Parsed<ClientSettings["aead"]> => {
   const name = (["auto", "raw", "evp", "node"] as const).find((name) => name === value)

@@ -57,7 +57,9 @@ describe("options", () => {
       assert.include(yield* failure([], { FIREZONE_API_URL: "::" }), "not a URL")
       assert.include(yield* failure([], { MAX_PARTITION_TIME: "soon" }), "not a duration")
       assert.include(yield* failure(["--dns-control", "magic"]), "systemd-resolved")
-      assert.include(yield* failure(["--tun-name", "much-too-long-a-name"]), "interface name")
+      for (const name of ["much-too-long-a-name", "fünfzehn-längst", "a b", "tun%d", ".."]) {
+        assert.include(yield* failure(["--tun-name", name]), "interface name")
+      }
       assert.include(yield* failure([], { LOG_DIR: "" }), "must not be empty")
     }))
   it("are all known to the complaint about unknown ones, and the visible ones are in the help", () => {

@@ -50,12 +50,12 @@ const generate = (folder: string, file: string): string => {
   const temporary = path.join(folder, `.id-${randomBytes(8).toString("hex")}`)
   const descriptor = fs.openSync(temporary, "wx", 0o640)
   try {
-    fs.writeSync(descriptor, JSON.stringify({ id }))
-    fs.fsyncSync(descriptor)
-  } finally {
-    fs.closeSync(descriptor)
-  }
-  try {
+    try {
+      fs.writeSync(descriptor, JSON.stringify({ id }))
+      fs.fsyncSync(descriptor)
+    } finally {
+      fs.closeSync(descriptor)
+    }
     fs.linkSync(temporary, file)
   } finally {
     fs.rmSync(temporary, { force: true })
@@ -63,14 +63,21 @@ const generate = (folder: string, file: string): string => {
   return id
 }
 
+/** What an image that was never started has there is the same on every machine (machine-id(5)). */
+const isMachineId = (content: Uint8Array | undefined): content is Uint8Array => {
+  const text = content === undefined ? "" : new TextDecoder().decode(content).trim()
+  return text !== "" && text !== "uninitialized"
+}
+
 const resolveId = (stateDir: string, paths: IdentityPaths): string => {
   const file = path.join(stateDir, FILE)
   const known = idFromFile(file)
   if (known !== undefined) return known
   const machineId = process.platform === "win32" ? undefined : tryRead(paths.machineId)
-  if (machineId !== undefined && machineId.length > 0) return idFromMachineId(machineId)
+  if (isMachineId(machineId)) return idFromMachineId(machineId)
   try {
-    fs.mkdirSync(stateDir, { recursive: true, mode: 0o770 })
+    // Only a folder that this made: another one has its owner's mode.
+    if (fs.mkdirSync(stateDir, { recursive: true }) !== undefined) fs.chmodSync(stateDir, 0o770)
     return generate(stateDir, file)
   } catch (cause) {
     const raced = idFromFile(file)

@@ -11,6 +11,9 @@ import { TokenStore } from "../../services/TokenStore.ts"
 /** A service-account token is well below this; whatever is longer is some other file. */
 const MAX_TOKEN_BYTES = 64 * 1024
 
+/** Without waiting for the other end of a named pipe. */
+const OPEN_FLAGS = fs.constants.O_RDONLY | (fs.constants.O_NONBLOCK ?? 0) // none on Windows
+
 const reason = (cause: unknown): string => cause instanceof Error ? cause.message : String(cause)
 const codeOf = (cause: unknown): string | undefined => (cause as NodeJS.ErrnoException | undefined)?.code
 
@@ -18,7 +21,7 @@ const read = (file: string, platform: NodeJS.Platform): Redacted.Redacted | Conf
   const what = `token file ${file}`
   let descriptor: number
   try {
-    descriptor = fs.openSync(file, "r")
+    descriptor = fs.openSync(file, OPEN_FLAGS)
   } catch (cause) {
     return codeOf(cause) === "ENOENT"
       ? new ConfigInvalid({
@@ -85,10 +88,13 @@ const write = (file: string, token: Redacted.Redacted, platform: NodeJS.Platform
   const temporary = path.join(folder, `.token-${randomBytes(8).toString("hex")}`)
   const descriptor = fs.openSync(temporary, "wx", 0o600)
   try {
-    fs.writeSync(descriptor, Redacted.value(token))
-    if (platform !== "win32") fs.fchownSync(descriptor, 0, 0)
-    fs.fsyncSync(descriptor)
-    fs.closeSync(descriptor)
+    try {
+      fs.writeSync(descriptor, Redacted.value(token))
+      if (platform !== "win32") fs.fchownSync(descriptor, 0, 0)
+      fs.fsyncSync(descriptor)
+    } finally {
+      fs.closeSync(descriptor)
+    }
     fs.renameSync(temporary, file)
   } catch (cause) {
     fs.rmSync(temporary, { force: true })

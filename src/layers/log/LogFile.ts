@@ -54,7 +54,8 @@ export const open = (
   base: string
 ): Effect.Effect<(line: string) => void, ConfigInvalid, Scope.Scope> =>
   Effect.gen(function*() {
-    const file = path.join(folder, `${base}.${stamp(new Date())}.log`)
+    // Absolute, or the link would not lead anywhere.
+    const file = path.resolve(folder, `${base}.${stamp(new Date())}.log`)
     yield* Effect.try({
       try: () => {
         fs.mkdirSync(folder, { recursive: true, mode: 0o750 })

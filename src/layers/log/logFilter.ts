@@ -25,7 +25,8 @@ export interface LogFilter {
 export const parseLogFilter = (text: string): Either.Either<LogFilter, string> => {
   const directives: Array<{ readonly target: string; readonly level: LogLevel.LogLevel }> = []
   let fallback: LogLevel.LogLevel | undefined
-  for (const part of text.split(",").map((part) => part.trim()).filter((part) => part !== "")) {
+  // The commas inside a span filter are its own.
+  for (const part of text.split(/,(?![^[]*\])/).map((part) => part.trim()).filter((part) => part !== "")) {
     const match = /^([\w:.-]*)(?:\[[^\]]*\])?(?:=([A-Za-z]+))?$/.exec(part)
     if (match === null) return Either.left(`"${part}" is not a level or target=level`)
     const [, name = "", value] = match

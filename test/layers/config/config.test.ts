@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
+import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
@@ -79,6 +80,66 @@ describeWith({ root: true }, "token file", () => {
         fs.rmSync(tokenPath(), { recursive: true })
       }
     }))
+  it.effect("is followed through a link, and checked where it leads", () =>
+    Effect.gen(function*() {
+      const target = path.join(folder, "target")
+      fs.mkdirSync(path.dirname(tokenPath()))
+      fs.symlinkSync(target, tokenPath())
+      assert.match(yield* failure(), /FIREZONE_TOKEN is not set and the file .*etc\/token does not exist/)
+      fs.writeFileSync(target, SECRET, { mode: 0o600 })
+      assert.strictEqual(yield* read(), SECRET)
+      fs.chmodSync(target, 0o604)
+      assert.match(yield* failure(), /mode 0604/)
+      fs.rmSync(tokenPath())
+      fs.symlinkSync(tokenPath(), tokenPath())
+      assert.match(yield* failure(), /cannot be read \(ELOOP\)/)
+    }))
+  it.effect("that is a named pipe is refused without waiting for its other end", () =>
+    Effect.gen(function*() {
+      fs.mkdirSync(path.dirname(tokenPath()))
+      execFileSync("mkfifo", ["-m", "600", tokenPath()])
+      assert.match(yield* failure(), /not a regular file/)
+    }))
+  it.effect("may have no mode bit for others, and no group but root", () =>
+    Effect.gen(function*() {
+      put(SECRET, 0o600)
+      for (const bit of [0o100, 0o040, 0o020, 0o010, 0o004, 0o002, 0o001]) {
+        fs.chmodSync(tokenPath(), 0o600 | bit)
+        assert.match(yield* failure(), /readable by root alone/, bit.toString(8))
+      }
+      fs.chmodSync(tokenPath(), 0o600)
+      fs.chownSync(tokenPath(), 0, 5)
+      assert.match(yield* failure(), /belongs to 0:5/)
+    }))
+  it.effect("that this user cannot reach says so", () =>
+    Effect.gen(function*() {
+      put(SECRET, 0o600)
+      fs.chmodSync(folder, 0o700)
+      yield* Effect.acquireUseRelease(
+        Effect.sync(() => process.seteuid?.(65_534)),
+        () =>
+          Effect.gen(function*() {
+            assert.match(yield* failure(), /cannot be read \(EACCES\).*Run as root, or set FIREZONE_TOKEN/)
+            const tokens = yield* TokenStore
+            assert.match((yield* Effect.flip(tokens.remove)).message, /EACCES/)
+          }),
+        () => Effect.sync(() => process.seteuid?.(0))
+      )
+    }).pipe(Effect.provide(Layer.suspend(() => store()))))
+  it.effect("is replaced whole or not at all, and leaves nothing else behind", () =>
+    Effect.gen(function*() {
+      const tokens = yield* TokenStore
+      put("old", 0o644)
+      yield* tokens.write(Redacted.make(SECRET))
+      assert.strictEqual(fs.statSync(tokenPath()).mode & 0o777, 0o600)
+      assert.strictEqual(yield* read(), SECRET)
+      fs.rmSync(tokenPath())
+      fs.mkdirSync(path.join(tokenPath(), "full"), { recursive: true })
+      const error = yield* Effect.flip(tokens.write(Redacted.make(SECRET)))
+      assert.include(error.message, tokenPath())
+      assert.notInclude(error.message, SECRET)
+      assert.deepStrictEqual(fs.readdirSync(path.dirname(tokenPath())), ["token"])
+    }).pipe(Effect.provide(Layer.suspend(() => store()))))
   it.effect("is written for root alone, read back byte by byte, and removed once", () =>
     Effect.gen(function*() {
       const tokens = yield* TokenStore
@@ -127,6 +188,40 @@ describe("device id", () => {
       const error = yield* Effect.flip(facts())
       assert.include(error.message, "FIREZONE_ID")
       assert.strictEqual(fs.readFileSync(idFile(), "utf8"), "{\"id\": 5}")
+    }))
+  it.effect("takes nothing from a machine id that is not one yet", () =>
+    Effect.gen(function*() {
+      const made = (yield* facts()).id
+      for (const content of ["", "\n", "uninitialized\n"]) {
+        fs.writeFileSync(path.join(folder, "machine-id"), content)
+        fs.rmSync(idFile(), { force: true })
+        const { id } = yield* facts()
+        assert.match(id, /^[0-9a-f]{64}$/)
+        assert.notStrictEqual(id, made)
+        assert.strictEqual((yield* facts()).id, id) // kept
+      }
+    }))
+  it.effect("is read from the files of older releases, whose mode it tightens", () =>
+    Effect.gen(function*() {
+      const old = "550e8400-e29b-41d4-a716-446655440000"
+      fs.mkdirSync(path.dirname(idFile()))
+      fs.writeFileSync(idFile(), JSON.stringify({ id: old, more: [1] }), { mode: 0o666 })
+      assert.strictEqual((yield* facts()).id, old) // the login URL turns it into a hash
+      assert.strictEqual(fs.statSync(idFile()).mode & 0o777, 0o640)
+    }))
+  it.effect("is made once, in a folder that only root and its group see", () =>
+    Effect.gen(function*() {
+      assert.strictEqual((yield* facts()).id, (yield* facts()).id)
+      assert.strictEqual(fs.statSync(path.dirname(idFile())).mode & 0o777, 0o770)
+      assert.deepStrictEqual(fs.readdirSync(path.dirname(idFile())), ["firezone-id.json"])
+    }))
+  it.effect("is not usable when empty, endless or no text", () =>
+    Effect.gen(function*() {
+      fs.mkdirSync(path.dirname(idFile()))
+      for (const content of ["", "null", "[]", "{\"id\":\"\"}", `{"id":"${"x".repeat(256)}"}`, "\u0000"]) {
+        fs.writeFileSync(idFile(), content)
+        assert.match((yield* Effect.flip(facts())).message, /device id: none is configured.*not usable.*FIREZONE_ID/)
+      }
     }))
   it.effect("reports serial and uuid, and leaves out placeholders", () =>
     Effect.gen(function*() {

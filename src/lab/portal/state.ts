@@ -27,7 +27,6 @@ export interface DeviceState {
 
 export interface RelayPresenceState {
   readonly id: string
-  readonly connected: boolean
   readonly ipv4?: string | undefined
   readonly ipv6?: string | undefined
   readonly port: number
@@ -62,7 +61,6 @@ export const stateOf = (portal: PortalServer): PortalState => {
     gateways: devices("gateway"),
     relays: account.relays.all.map(({ id, ipv4, ipv6, port, session }) => ({
       id,
-      connected: true,
       ipv4,
       ipv6,
       port,

@@ -96,7 +96,7 @@ export const RTM_F = { CLONED: 0x200, LOOKUP_TABLE: 0x1000, FIB_MATCH: 0x2000 } 
 export const RTNH_F_ONLINK = 4
 export const RT_TABLE = { COMPAT: 252, MAIN: 254, LOCAL: 255 } as const
 export const RT_SCOPE = { UNIVERSE: 0, LINK: 253, HOST: 254 } as const
-export const RTPROT = { KERNEL: 2, STATIC: 4 } as const
+export const RTPROT = { KERNEL: 2, STATIC: 4, RA: 9 } as const
 
 /** `fib_rule_hdr` */
 export const RULE_HEADER = 12

@@ -41,12 +41,14 @@ const dumped = (body: Uint8Array, table: number): Dumped | undefined => {
 
 /**
  * Whether a route of the main table belongs to a local network. IPv6 routes have no link scope: there it is those that
- * the kernel made for the addresses (host spec section 17, item 10). A default route through a device without a gateway
- * (a modem) has link scope too, and its copy would beat the internet resource.
+ * the kernel made for the addresses (host spec section 17, item 10), or that a network daemon made in its place of what a
+ * router announces as on-link. A default route through a device without a gateway (a modem) has link scope too, and its
+ * copy would beat the internet resource.
  */
-const isLocalNetwork = (route: RouteMessage): boolean =>
-  route.type === ROUTE_TYPE.UNICAST && route.prefixLength > 0
-  && (route.family === AF_INET ? route.scope === RT_SCOPE.LINK : route.protocol === RTPROT.KERNEL)
+const isLocalNetwork = ({ family, gateway, prefixLength, protocol, scope, type }: RouteMessage): boolean =>
+  type === ROUTE_TYPE.UNICAST && prefixLength > 0 && (family === AF_INET
+    ? scope === RT_SCOPE.LINK
+    : protocol === RTPROT.KERNEL || protocol === RTPROT.RA && gateway === undefined)
 
 const read = (
   netlink: NetlinkRequests,

@@ -184,6 +184,9 @@ table inet fw {
 `
 }
 
+/** What only hosts of a lab have. */
+const INSIDE = "/run/lab"
+
 /**
  * Sets a host up and keeps its namespaces open; `argv` enters them. Stops at the first step that fails: what follows a
  * mount that did not happen would change this machine's own files. `$1`: host, `$2`: whether it forwards, `$3`: ready file.
@@ -198,8 +201,8 @@ done
 echo "$2" > ipv4/ip_forward
 echo "$2" > ipv6/conf/all/forwarding
 mount -t tmpfs -o mode=755 tmpfs /run
-mkdir -p /run/dbus /run/lock /run/wireguard /run/lab/up /run/lab/wk
-mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/lab/up,workdir=/run/lab/wk /etc
+mkdir -p /run/dbus /run/lock /run/wireguard ${INSIDE}/up ${INSIDE}/wk
+mount -t overlay overlay -o lowerdir=/etc,upperdir=${INSIDE}/up,workdir=${INSIDE}/wk /etc
 rm -f /etc/resolv.conf
 echo "nameserver ${addresses.dns4}" > /etc/resolv.conf
 : > "$3"
@@ -223,6 +226,9 @@ export const requirePrivileges: Effect.Effect<void, LabError> = Effect.suspend((
   if (process.getuid?.() !== 0) {
     return new LabError({ what: "the lab needs root", why: "it builds network namespaces; try again with sudo" })
   }
+  if (fs.existsSync(INSIDE)) {
+    return new LabError({ what: "this is a host of a lab", why: "labs are handled from the machine that they are on" })
+  }
   const directories = (environment()["PATH"] ?? "").split(":")
   const missing = Object.keys(programs).filter((program) =>
     !directories.some((directory) => directory !== "" && fs.existsSync(path.join(directory, program)))
@@ -245,26 +251,12 @@ export const attach = (lab: string): Topology => {
   const folder = folderOf(lab)
   const ns = (host: HostName): string => namespaceOf(lab, host)
   const argv = (host: HostName, command: ReadonlyArray<string>) =>
-    Effect.map(
-      holderPid(lab, host),
+    Effect.map(holderPid(lab, host), (pid) => [
+      ...["nsenter", "-t", String(pid), "-m", "-u", "-n", "--"],
       // `nsenter -m` leaves us in `/`.
-      (pid) => [
-        ...[
-          "nsenter",
-          "-t",
-          String(pid),
-          "-m",
-          "-u",
-          "-n",
-          "--",
-          "sh",
-          "-c",
-          "cd \"$0\" && exec \"$@\"",
-          process.cwd()
-        ],
-        ...command
-      ]
-    )
+      ...["sh", "-c", "cd \"$1\" && shift && exec \"$@\"", "sh", process.cwd()],
+      ...command
+    ])
   const inNamespace = (host: HostName, command: ReadonlyArray<string>) => ["ip", "netns", "exec", ns(host), ...command]
   const batch = (host: HostName, commands: string) =>
     must(`network of ${host}`, ["ip", "-n", ns(host), "-batch", "-"], { input: commands })

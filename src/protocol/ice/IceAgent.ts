@@ -69,6 +69,8 @@ const MAX_QUEUED = 200
  * `pollTransmit`, compare `selected`, and wait for `pollTimeout`.
  */
 export class IceAgent {
+  /** A change counts at once: checks that are late under the new one are sent on the next `handleTimeout`. */
+  schedule: CheckSchedule
   readonly #crypto: Crypto
   readonly #localCredentials: IceCredentials
   readonly #remoteCredentials: IceCredentials
@@ -76,7 +78,6 @@ export class IceAgent {
   readonly #remoteKey: Uint8Array
   readonly #tieBreaker: bigint
   #controlling: boolean
-  #schedule: CheckSchedule
   #locals: Array<LocalEnd> = []
   #remotes: Array<RemoteEnd> = []
   /** Best first. */
@@ -92,7 +93,7 @@ export class IceAgent {
     this.#remoteCredentials = options.remoteCredentials
     this.#localKey = passwordKey(options.localCredentials.password)
     this.#remoteKey = passwordKey(options.remoteCredentials.password)
-    this.#schedule = options.schedule
+    this.schedule = options.schedule
     this.#tieBreaker = new DataView(options.crypto.randomBytes(8).buffer).getBigUint64(0)
   }
 
@@ -106,15 +107,6 @@ export class IceAgent {
 
   get controlling(): boolean {
     return this.#controlling
-  }
-
-  get schedule(): CheckSchedule {
-    return this.#schedule
-  }
-
-  /** Counts at once: checks that are late under the new schedule are sent on the next `handleTimeout`. */
-  set schedule(schedule: CheckSchedule) {
-    this.#schedule = schedule
   }
 
   get state(): IceState {
@@ -177,7 +169,8 @@ export class IceAgent {
   addRemoteCandidate(text: string): ReadonlyArray<RemoteDescription> {
     const description = this.#parseRemote(text)
     if (description === undefined) return []
-    const added = this.#addRemote(description) ? [description] : []
+    if (!this.#addRemote(description)) return []
+    const added = [description]
     for (const guess of optimisticCandidates(this.#remotes.filter(({ withdrawn }) => !withdrawn))) {
       if (this.#addRemote(guess)) added.push(guess)
     }
@@ -239,9 +232,9 @@ export class IceAgent {
 
   /** Gives up dead pairs, nominates, and sends every check that is due. */
   handleTimeout(now: number): void {
-    this.#removePairs((pair) => now >= (pair.deadAt(this.#schedule) ?? Number.POSITIVE_INFINITY))
+    this.#removePairs((pair) => now >= (pair.deadAt(this.schedule) ?? Number.POSITIVE_INFINITY))
     this.#choose()
-    for (const pair of this.#pairs) if (now >= pair.nextCheckAt(this.#schedule)) this.#check(pair, now)
+    for (const pair of this.#pairs) if (now >= pair.nextCheckAt(this.schedule)) this.#check(pair, now)
   }
 
   pollTransmit(): CheckTransmit | undefined {
@@ -251,7 +244,7 @@ export class IceAgent {
   pollTimeout(): number | undefined {
     let next: number | undefined
     for (const pair of this.#pairs) {
-      const at = Math.min(pair.nextCheckAt(this.#schedule), pair.deadAt(this.#schedule) ?? Number.POSITIVE_INFINITY)
+      const at = Math.min(pair.nextCheckAt(this.schedule), pair.deadAt(this.schedule) ?? Number.POSITIVE_INFINITY)
       if (next === undefined || at < next) next = at
     }
     return next
@@ -443,7 +436,7 @@ export class IceAgent {
       useCandidate: this.#controlling && pair.nominated,
       key: this.#remoteKey
     })
-    pair.sentCheck(request.transaction, this.#schedule, now)
+    pair.sentCheck(request.transaction, this.schedule, now)
     this.#enqueue({
       source: local.base,
       relayed: local.kind === "relay",

@@ -71,15 +71,6 @@ export class Connection {
     this.#lastActivity = now
   }
 
-  get isIdle(): boolean {
-    return this.#idle
-  }
-
-  /** Whether datagrams leave through our relay. */
-  get isRelayed(): boolean {
-    return this.path?.localKind === "relay"
-  }
-
   /** Whether `request` describes this very connection, so that it may go on (spec 12.2). */
   matches(request: ConnectionRequest): boolean {
     const own = this.request
@@ -101,7 +92,7 @@ export class Connection {
 
   /** Starts a handshake as the controlling side, unless one is under way or was just made (spec 11.8). */
   proposeHandshake(now: number): void {
-    if (this.request.role !== "controlling" || this.path === undefined) return
+    if (!this.agent.controlling || this.path === undefined) return
     if (this.tunnel.isHandshaking || now - this.#lastInitiation < INITIATION_PAUSE) return
     this.#lastInitiation = now
     this.tunnel.initiate(now)

@@ -15,10 +15,6 @@ export class ConnectionTable {
   readonly #byUfrags = new Map<string, Connection>()
   readonly #recent = new TimedMap<string | number, true>(RECENT, 4 * MAX_RECENT)
 
-  get size(): number {
-    return this.#byPeer.size
-  }
-
   get(peer: PeerId): Connection | undefined {
     return this.#byPeer.get(peer)
   }

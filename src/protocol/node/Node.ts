@@ -4,6 +4,7 @@ import { IceAgent } from "../ice/IceAgent.ts"
 import { Allocation } from "../turn/Allocation.ts"
 import type { GatheredCandidate } from "../turn/types.ts"
 import { type IpAddress, SocketAddress } from "../wire/address.ts"
+import { CHANNEL_HEADER_LENGTH, writeChannelHeader } from "../wire/channelData.ts"
 import { classify, DATA_HEADER_LENGTH, DATA_OVERHEAD, MessageType, readReceiverIndex } from "../wire/wireguard.ts"
 import { decryptInitiatorKey } from "../wireguard/handshake.ts"
 import { IndexAllocator } from "../wireguard/IndexAllocator.ts"
@@ -13,7 +14,8 @@ import { WireguardTunnel } from "../wireguard/WireguardTunnel.ts"
 import { activeSchedule, Connection } from "./Connection.ts"
 import { ConnectionTable } from "./ConnectionTable.ts"
 import { GOODBYE_LENGTH, mergeEcn, readEcn, writeGoodbye } from "./innerPacket.ts"
-import { type AllocationApi, CHANNEL_HEADER_LENGTH, type MakeAllocation, RelayInput, Relays } from "./Relays.ts"
+import { Outbox } from "./Outbox.ts"
+import { type MakeAllocation, RelayInput, Relays } from "./Relays.ts"
 import { TimedMap } from "./TimedMap.ts"
 import {
   type ConnectionRequest,
@@ -44,9 +46,9 @@ export interface NodeOptions {
 /** How long the answer to a check is waited for, and how many are remembered. */
 const TRANSACTION_LIFETIME = 10_000
 const MAX_TRANSACTIONS = 65_536
-/** Datagrams of our own making that wait for `pollTransmit`: the driver drains them after each call. */
-const MAX_QUEUED = 1024
 const RELAY_PORT = 3478
+/** The longest WireGuard message that anybody sends: a packet of 1280 bytes (spec 3.2). */
+const MAX_MESSAGE = 1280 + DATA_OVERHEAD
 const KEY_LENGTH = 32
 const NOWHERE = new SocketAddress("0.0.0.0" as IpAddress, 0)
 
@@ -72,7 +74,7 @@ export class Node implements NodeApi {
   readonly #connections = new ConnectionTable()
   readonly #relays: Relays
   readonly #transactions = new TimedMap<string, Connection>(TRANSACTION_LIFETIME, MAX_TRANSACTIONS)
-  readonly #queue: Array<Transmit> = []
+  readonly #outbox: Outbox
   readonly #events: Array<NodeEvent> = []
   /** For `removeConnection`, which is told no time and needs none but for this. */
   #latestNow: number
@@ -89,6 +91,7 @@ export class Node implements NodeApi {
       options.crypto,
       options.makeAllocation ?? ((relay, now) => new Allocation({ relay, crypto: options.crypto, now }))
     )
+    this.#outbox = new Outbox(this.#relays)
     this.#privateKey = options.privateKey ?? options.crypto.randomBytes(KEY_LENGTH)
     this.#publicKey = options.crypto.x25519PublicKey(this.#privateKey)
     this.#limiter = this.#makeLimiter(options.now)
@@ -123,9 +126,9 @@ export class Node implements NodeApi {
   addRemoteCandidate(peer: PeerId, candidate: string, now: number): void {
     const connection = this.#connections.get(peer)
     if (connection === undefined) return
-    const [first] = connection.addRemoteCandidate(candidate, now)
-    if (first !== undefined && first.kind !== "host" && connection.relay !== undefined) {
-      this.#relays.get(connection.relay)?.bindChannel(first.address, now)
+    const allocation = connection.relay === undefined ? undefined : this.#relays.get(connection.relay)
+    for (const { address, kind } of connection.addRemoteCandidate(candidate, now)) {
+      if (kind !== "host") allocation?.bindChannel(address, now)
     }
     this.#advance(connection, now)
   }
@@ -156,7 +159,13 @@ export class Node implements NodeApi {
     // Also between the path and the first session: the caller's queue is better than the loss (spec 12.3).
     if (!connection.established) return Encapsulated.StillConnecting
     connection.touch(now)
-    return this.#seal(connection, buffer, offset, length, now, this.transmit)
+    const outcome = this.#seal(connection, buffer, offset, length, now, this.transmit)
+    if (outcome === Encapsulated.NoSession) {
+      // Ten seconds before its end an unused session is only good for receiving, and the timers would wait for the end.
+      connection.proposeHandshake(now)
+      this.#advance(connection, now)
+    }
+    return outcome
   }
 
   decapsulate(
@@ -189,6 +198,7 @@ export class Node implements NodeApi {
         size -= CHANNEL_HEADER_LENGTH
       }
     }
+    if (size > MAX_MESSAGE) return this.#drop(now)
     if (looksLikeStun(input, at, size)) {
       return this.#handleCheck(to, source, input.slice(at, at + size), now)
     }
@@ -235,7 +245,7 @@ export class Node implements NodeApi {
 
   reset(now: number): void {
     this.#latestNow = now
-    this.#queue.length = 0
+    this.#outbox.clear()
     this.#events.length = 0
     this.#transactions.clear()
     // Of connections in path mode alone the sessions would survive (spec 12.7); there are none.
@@ -253,11 +263,10 @@ export class Node implements NodeApi {
     this.#latestNow = now
     this.#relays.handleTimeout(now)
     this.#takeRelayEvents(now)
-    for (const connection of [...this.#connections]) this.#advance(connection, now)
   }
 
   pollTransmit(): Transmit | undefined {
-    return this.#queue.shift() ?? this.#relays.pollTransmit()
+    return this.#outbox.poll()
   }
 
   pollEvent(): NodeEvent | undefined {
@@ -347,6 +356,7 @@ export class Node implements NodeApi {
     this.#drain(connection, now)
   }
 
+  /** Then advances every connection. */
   #takeRelayEvents(now: number): void {
     for (let event = this.#relays.pollEvent(); event !== undefined; event = this.#relays.pollEvent()) {
       switch (event._tag) {
@@ -425,7 +435,7 @@ export class Node implements NodeApi {
       const verdict = this.#limiter.verify(message, from.address, now)
       if (verdict._tag === "Dropped") return this.#drop(now)
       if (verdict._tag === "CookieReply") {
-        this.#send(local, this.#relays.holding(local) !== undefined, from, verdict.message, now)
+        this.#outbox.send(local, this.#relays.holding(local) !== undefined, from, verdict.message, now)
         return Decapsulated.Handled
       }
     }
@@ -496,62 +506,23 @@ export class Node implements NodeApi {
     writeGoodbye(buffer, CIPHER_HEADROOM)
     const transmit: Transmit = { ...this.transmit }
     const outcome = this.#seal(connection, buffer, CIPHER_HEADROOM, GOODBYE_LENGTH, now, transmit)
-    if (outcome === Encapsulated.Sent) this.#enqueue(transmit)
-  }
-
-  #enqueue(transmit: Transmit): void {
-    if (this.#queue.length >= MAX_QUEUED) this.#queue.shift()
-    this.#queue.push(transmit)
+    if (outcome === Encapsulated.Sent) this.#outbox.add(transmit)
   }
 
   /** Moves what connections want to send into datagrams. */
   #drain(connection: Connection, now: number): void {
     const { agent, path } = connection
     for (let check = agent.pollTransmit(); check !== undefined; check = agent.pollTransmit()) {
-      const isSent = this.#send(check.source, check.relayed, check.destination, check.message, now)
+      const isSent = this.#outbox.send(check.source, check.relayed, check.destination, check.message, now)
       if (isSent && check.transaction !== undefined) this.#transactions.set(check.transaction, connection, now)
     }
     for (let message = connection.pollTunnel(); message !== undefined; message = connection.pollTunnel()) {
       if (path?.localKind === "relay") {
         const allocation = connection.relay === undefined ? undefined : this.#relays.get(connection.relay)
-        if (allocation !== undefined) this.#sendRelayed(allocation, path.remote, message, now)
+        this.#outbox.sendRelayed(allocation, path.remote, message, now)
       } else if (path !== undefined) {
-        this.#send(path.local, false, path.remote, message, now)
+        this.#outbox.send(path.local, false, path.remote, message, now)
       }
     }
   }
-
-  /** From a socket address of ours, or through the relay that holds `source`. Returns whether it leaves. */
-  #send(
-    source: SocketAddress,
-    relayed: boolean,
-    destination: SocketAddress,
-    message: Uint8Array,
-    now: number
-  ): boolean {
-    if (relayed) {
-      const allocation = this.#relays.holding(source)
-      return allocation !== undefined && this.#sendRelayed(allocation, destination, message, now)
-    }
-    this.#enqueue({ source, destination, ecn: 0, buffer: message, offset: 0, length: message.length })
-    return true
-  }
-
-  #sendRelayed(allocation: AllocationApi, peer: SocketAddress, message: Uint8Array, now: number): boolean {
-    const { server } = allocation
-    const channel = server === undefined ? 0 : allocation.channelTo(peer, now)
-    if (server === undefined || channel === 0) return false
-    const buffer = new Uint8Array(CHANNEL_HEADER_LENGTH + message.length)
-    writeChannelHeader(buffer, 0, channel, message.length)
-    buffer.set(message, CHANNEL_HEADER_LENGTH)
-    this.#enqueue({ source: undefined, destination: server, ecn: 0, buffer, offset: 0, length: buffer.length })
-    return true
-  }
-}
-
-const writeChannelHeader = (buffer: Uint8Array, at: number, channel: number, length: number): void => {
-  buffer[at] = channel >>> 8
-  buffer[at + 1] = channel & 0xff
-  buffer[at + 2] = length >>> 8
-  buffer[at + 3] = length & 0xff
 }

@@ -2,11 +2,10 @@ import type { Crypto } from "../crypto.ts"
 import { looksLikeStun } from "../ice/checkMessage.ts"
 import type { AllocationEvent, FreeReason, GatheredCandidate } from "../turn/types.ts"
 import type { Family, IpAddress, SocketAddress } from "../wire/address.ts"
+import { readChannel } from "../wire/channelData.ts"
 import { pickRelay } from "./relaySelection.ts"
 import type { Relay, RelayId, Transmit } from "./types.ts"
 
-/** Channel number and length in front of relayed data; no padding over UDP (RFC 8656 section 12.5). */
-export const CHANNEL_HEADER_LENGTH = 4
 /** Addresses of relays that are gone are remembered: what they still send is no peer's. */
 const MAX_FORMER = 64
 
@@ -83,10 +82,6 @@ export class Relays {
     this.#make = make
   }
 
-  get size(): number {
-    return this.#entries.size
-  }
-
   get(id: RelayId): AllocationApi | undefined {
     return this.#entries.get(id)?.allocation
   }
@@ -97,10 +92,6 @@ export class Relays {
       if (allocation.relayed(address.family)?.text === address.text) return allocation
     }
     return undefined
-  }
-
-  isFormer(address: IpAddress): boolean {
-    return this.#former.has(address)
   }
 
   /** One of the measured relays that are good enough. */
@@ -155,20 +146,16 @@ export class Relays {
     length: number,
     now: number
   ): RelayInput {
-    const first = input[offset] as number
-    if (first < 4) {
-      if (!looksLikeStun(input, offset, length)) return RelayInput.Foreign
-      const allocation = this.#byAddress.get(from.text)
-      if (allocation === undefined) return this.#former.has(from.address) ? RelayInput.Dropped : RelayInput.Foreign
+    const channel = readChannel(input, offset, length)
+    if (channel === 0 && !looksLikeStun(input, offset, length)) return RelayInput.Foreign
+    const allocation = this.#byAddress.get(from.text)
+    // A peer's NAT may use this port, too; but what a former relay still sends is no peer's.
+    if (allocation === undefined) return this.#former.has(from.address) ? RelayInput.Dropped : RelayInput.Foreign
+    if (channel === 0) {
       const isOurs = allocation.handleStun(local, from, input.slice(offset, offset + length), now)
       return isOurs ? RelayInput.Handled : RelayInput.Dropped
     }
-    if (first < 0x40 || first > 0x4f || length < CHANNEL_HEADER_LENGTH) return RelayInput.Foreign
-    const size = (input[offset + 2] as number) << 8 | (input[offset + 3] as number)
-    if (size !== length - CHANNEL_HEADER_LENGTH) return RelayInput.Foreign
-    const allocation = this.#byAddress.get(from.text)
-    if (allocation === undefined) return this.#former.has(from.address) ? RelayInput.Dropped : RelayInput.Foreign
-    const peer = allocation.receivedOn(first << 8 | (input[offset + 1] as number), now)
+    const peer = allocation.receivedOn(channel, now)
     if (peer === undefined) return RelayInput.Dropped
     const { unwrapped } = this
     unwrapped.from = peer

@@ -46,10 +46,6 @@ export class TimedMap<K, V> {
     this.#entries.clear()
   }
 
-  get size(): number {
-    return this.#entries.size
-  }
-
   #expire(now: number): void {
     for (const [key, { expiresAt }] of this.#entries) {
       if (now < expiresAt) return

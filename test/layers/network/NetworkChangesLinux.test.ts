@@ -6,23 +6,25 @@ import * as Stream from "effect/Stream"
 import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import { afterEach, beforeAll, beforeEach } from "vitest"
+import { SyscallError } from "../../../src/ffi/SyscallError.ts"
 import * as NetworkChangesLinux from "../../../src/layers/network/NetworkChangesLinux.ts"
 import * as ReadinessPollerKoffi from "../../../src/layers/poll/ReadinessPollerKoffi.ts"
 import * as RouteResolverLinux from "../../../src/layers/route/RouteResolverLinux.ts"
 import { SOCKET_MARK, TABLES } from "../../../src/model/policyRouting.ts"
 import { type NetworkChange, NetworkChanges } from "../../../src/services/NetworkChanges.ts"
+import { ReadinessPoller } from "../../../src/services/ReadinessPoller.ts"
 import { addAddress6, addLink, ipFirst, ipJson, linkExists } from "../../support/links.ts"
 import { enterPrivateNetworkNamespace, ip } from "../../support/netns.ts"
 import { describeWith } from "../../support/requires.ts"
 import { waitFor } from "../../support/waitFor.ts"
 
 const TUN = "tun-test"
-const layerWith = (receiveBuffer?: number) =>
+const layerOver = (poller: Layer.Layer<ReadinessPoller>, receiveBuffer?: number) =>
   NetworkChangesLinux.layerWith({ tunnelName: TUN, ...(receiveBuffer === undefined ? {} : { receiveBuffer }) }).pipe(
     Layer.provide(RouteResolverLinux.layerWith({ tunnelName: TUN, mark: SOCKET_MARK })),
-    Layer.provide(ReadinessPollerKoffi.layer)
+    Layer.provide(poller)
   )
-const layer = layerWith()
+const layer = layerOver(ReadinessPollerKoffi.layer)
 
 const indexOf = (name: string): number | undefined => ipFirst(`link show dev ${name}`).ifindex
 const batch = (lines: ReadonlyArray<string>): void => {
@@ -214,7 +216,7 @@ describeWith({ root: true, programs: ["ip"] }, "NetworkChangesLinux", () => {
       yield* since
       ip("link set eth-peer down")
       yield* sees("Link", indexOf("eth"))
-    }).pipe(Effect.provide(layerWith(4096))))
+    }).pipe(Effect.provide(layerOver(ReadinessPollerKoffi.layer, 4096))))
 
   it.live("subscribes anew for each run, and leaves no descriptor behind", () =>
     Effect.gen(function*() {
@@ -225,6 +227,17 @@ describeWith({ root: true, programs: ["ip"] }, "NetworkChangesLinux", () => {
         yield* waitFor("the end of the subscription", () => descriptors() === before)
       }
     }).pipe(Effect.provide(layer)))
+
+  it.live("fails where the notifications cannot be watched, and leaves no descriptor behind", () =>
+    Effect.gen(function*() {
+      const cause = new SyscallError({ syscall: "watch", code: 9, errno: "EBADF" })
+      const refusing = Layer.succeed(ReadinessPoller, { watch: () => Effect.fail(cause) })
+      const before = fs.readdirSync("/proc/self/fd").length
+      const failure = yield* Effect.flip(Stream.runDrain(Stream.unwrap(Effect.map(NetworkChanges, (n) => n.changes))))
+        .pipe(Effect.provide(layerOver(refusing)))
+      assert.strictEqual(failure.cause, cause)
+      assert.strictEqual(fs.readdirSync("/proc/self/fd").length, before)
+    }))
 
   it.scopedLive("tells of a roam when the default route moves, and of none when another one does", () =>
     Effect.gen(function*() {

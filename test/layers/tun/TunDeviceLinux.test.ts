@@ -9,6 +9,7 @@ import { spawn } from "node:child_process"
 import * as fs from "node:fs"
 import { beforeAll } from "vitest"
 import { lazily } from "../../../src/ffi/linux/libc.ts"
+import * as ReadinessPollerAsync from "../../../src/layers/poll/ReadinessPollerAsync.ts"
 import * as TunDeviceLinux from "../../../src/layers/tun/TunDeviceLinux.ts"
 import { checksum, pseudoHeaderSum6 } from "../../../src/protocol/wire/checksum.ts"
 import { type Tun, TunDevice, TunFailed } from "../../../src/services/TunDevice.ts"
@@ -17,7 +18,16 @@ import { ipJson, linkExists } from "../../support/links.ts"
 import { enterPrivateNetworkNamespace, ip, makeNamespace, type Namespace, run } from "../../support/netns.ts"
 import { describeWith } from "../../support/requires.ts"
 import { waitFor } from "../../support/waitFor.ts"
-import { bareDeviceLayer, collectLogs, config, deviceLayer, interfaceLayer, openTun, TUN } from "./support.ts"
+import {
+  bareDeviceLayer,
+  collectLogs,
+  config,
+  deviceLayer,
+  deviceOver,
+  interfaceLayer,
+  openTun,
+  TUN
+} from "./support.ts"
 
 interface Finished {
   readonly code: number | null
@@ -97,6 +107,14 @@ describeWith({ root: true, programs: ["ip", "ping"] }, "TunDeviceLinux", () => {
       assert.notInclude(marked.stdout, "2 received")
       assert.strictEqual(tun.stats().written, 8)
     }).pipe(Effect.provide(deviceLayer)))
+
+  it.scopedLive("is read just as well where libuv cannot watch it", () =>
+    Effect.gen(function*() {
+      const tun = yield* openTun
+      yield* tun.configure(config("10.9.0.0/16"))
+      yield* respond(tun)
+      assert.include((yield* ping("10.9.0.1")).stdout, "2 received")
+    }).pipe(Effect.provide(deviceOver(ReadinessPollerAsync.layer))))
 
   it.scopedLive("keeps counting when reading is started again", () =>
     Effect.gen(function*() {

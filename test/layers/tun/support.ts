@@ -9,18 +9,23 @@ import * as TunDeviceLinux from "../../../src/layers/tun/TunDeviceLinux.ts"
 import * as TunInterfaceLinux from "../../../src/layers/tun/TunInterfaceLinux.ts"
 import { SOCKET_MARK } from "../../../src/model/policyRouting.ts"
 import { ip as address, parseNetwork } from "../../../src/protocol/wire/address.ts"
+import type { ReadinessPoller } from "../../../src/services/ReadinessPoller.ts"
 import { TunDevice, type TunInterfaceConfig } from "../../../src/services/TunDevice.ts"
 import { TunInterface } from "../../../src/services/TunInterface.ts"
 import { ipJson } from "../../support/links.ts"
 
 export const TUN = "tun-test"
 
-const network = NetworkChangesLinux.layerWith({ tunnelName: TUN }).pipe(
-  Layer.provide(RouteResolverLinux.layerWith({ tunnelName: TUN, mark: SOCKET_MARK })),
-  Layer.provideMerge(ReadinessPollerKoffi.layer)
-)
-export const interfaceLayer = TunInterfaceLinux.layer.pipe(Layer.provideMerge(network))
-export const deviceLayer = TunDeviceLinux.layer.pipe(Layer.provideMerge(interfaceLayer))
+const interfaceOver = (poller: Layer.Layer<ReadinessPoller>) =>
+  TunInterfaceLinux.layer.pipe(
+    Layer.provide(NetworkChangesLinux.layerWith({ tunnelName: TUN })),
+    Layer.provide(RouteResolverLinux.layerWith({ tunnelName: TUN, mark: SOCKET_MARK })),
+    Layer.provideMerge(poller)
+  )
+export const deviceOver = (poller: Layer.Layer<ReadinessPoller>) =>
+  TunDeviceLinux.layer.pipe(Layer.provideMerge(interfaceOver(poller)))
+export const interfaceLayer = interfaceOver(ReadinessPollerKoffi.layer)
+export const deviceLayer = deviceOver(ReadinessPollerKoffi.layer)
 
 /** A device whose interface the test sets up itself. */
 export const bareDeviceLayer = TunDeviceLinux.layer.pipe(

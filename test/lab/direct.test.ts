@@ -45,7 +45,7 @@ describeWith({ root: true, programs }, "lab run", () => {
   }
 
   it("runs the scenarios and leaves nothing behind", async () => {
-    const { code, stderr, stdout } = await run(["lab", "run", "direct", "direct-ipv6", "--json"], {
+    const { code, stderr, stdout } = await run(["lab", "run", "direct", "direct-ipv6", "relayed", "--json"], {
       // A caller's own settings are not the lab's.
       LOG_DIR: "/nonexistent/logs",
       FIREZONE_ID: "",
@@ -58,7 +58,7 @@ describeWith({ root: true, programs }, "lab run", () => {
       durationMs: number
       checks: ReadonlyArray<{ name: string; ok: boolean; detail: string }>
     }>
-    assert.deepStrictEqual(results.map(({ scenario }) => scenario), ["direct", "direct-ipv6"])
+    assert.deepStrictEqual(results.map(({ scenario }) => scenario), ["direct", "direct-ipv6", "relayed"])
     for (const result of results) {
       assert.isTrue(result.ok)
       assert.isTrue(result.checks.every(({ ok }) => ok))

@@ -1,4 +1,4 @@
-/** The first scenarios: sign in, connect without a relay, fetch what only exists behind the gateway. */
+/** The first scenarios: sign in, connect, fetch what only exists behind the gateway, over every kind of path. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { LabError } from "../LabError.ts"
@@ -7,7 +7,8 @@ import type { Lab } from "../services.ts"
 import { addresses } from "../topology.ts"
 import { expectedSha256, PAGE } from "../web.ts"
 
-type Family = "ipv4" | "ipv6"
+/** How packets are to travel between client and gateway. */
+type Way = "ipv4" | "ipv6" | "relayed"
 
 const FILE_BYTES = 50_000_000
 const TUN = "tun-firezone"
@@ -201,24 +202,30 @@ const stop = (
     )
   })
 
+/** Source and destination of the datagrams of a direct path, as the gateway's router knows them. */
+const ends = {
+  ipv4: [addresses.gateway4, addresses.clientRouter4],
+  ipv6: [addresses.gateway6, addresses.client6]
+} as const
+
 /**
- * The path that the gateway uses, if it is a direct one and the kernel of its router, through which every packet passes,
- * knows of an answered flow between the two hosts.
+ * The path that the gateway uses, if it is of the kind that it should be. A direct one has to be known to the kernel of the
+ * router that it passes through; what the relay carried says the rest.
  */
-const directPath = (lab: Lab, family: Family): Effect.Effect<string | undefined, LabError> =>
+const expectedPath = (lab: Lab, way: Way): Effect.Effect<string | undefined, LabError> =>
   Effect.gen(function*() {
     const path = (yield* lab.gateway.state).peers[0]?.path
-    const { stdout } = yield* lab.topology.must("natg", ["conntrack", "-L", "-f", family, "-p", "udp"])
-    const [gateway, client] = family === "ipv4"
-      ? [addresses.gateway4, addresses.clientRouter4]
-      : [addresses.gateway6, addresses.client6]
-    const isSeen = stdout.split("\n").some((flow) =>
-      flow.includes(`src=${gateway} dst=${client} `) && flow.includes("[ASSURED]")
-    )
-    return path?.kind === "direct" && isSeen ? `${path.local} <-> ${path.remote}` : undefined
+    if (path === undefined || (path.kind === "direct") !== (way !== "relayed")) return undefined
+    const text = `${path.local} <-> ${path.remote}`
+    if (way === "relayed") return text
+    const [from, to] = ends[way]
+    const { stdout } = yield* lab.topology.must("natg", ["conntrack", "-L", "-f", way, "-p", "udp"])
+    return stdout.split("\n").some((flow) => flow.includes(`src=${from} dst=${to} `) && flow.includes("[ASSURED]"))
+      ? `${text}, and the gateway's router has seen packets both ways`
+      : undefined
   })
 
-const run = (family: Family) => (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.Scope> =>
+const run = (way: Way) => (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.Scope> =>
   Effect.gen(function*() {
     const { topology } = lab
     const before = yield* topology.run("client", ["ping", "-c", "1", "-W", "1", addresses.resource4])
@@ -244,13 +251,11 @@ const run = (family: Family) => (lab: Lab, recorder: Recorder): Effect.Effect<vo
         times.length === 0 ? "no answer" : `${times.length} of 5, round trip ${average.toFixed(2)} ms`
       )
     }
-    const path = yield* eventually(directPath(lab, family), 10_000)
+    const path = yield* eventually(expectedPath(lab, way), 10_000)
     yield* recorder.check(
-      "direct path",
+      way === "relayed" ? "relayed path" : "direct path",
       path !== undefined,
-      path === undefined
-        ? "the gateway does not use one, or its router has not seen packets both ways"
-        : `${path}, and the gateway's router has seen packets both ways`
+      path ?? "the gateway does not use one, or its router has not seen packets both ways"
     )
     yield* fetchPage(lab, recorder, addresses.resource4)
     yield* fetchPage(lab, recorder, addresses.resource6)
@@ -259,7 +264,9 @@ const run = (family: Family) => (lab: Lab, recorder: Recorder): Effect.Effect<vo
       const { right, detail } = yield* download(lab, address, FILE_BYTES)
       yield* recorder.check(`${FILE_BYTES / 1e6} MB from ${address}`, right, detail)
       const relayed = (yield* lab.relay.state).relayedBytes - relayedBefore
-      yield* recorder.check("without the relay", relayed < FILE_BYTES / 1000, `it carried ${relayed} bytes of them`)
+      yield* way === "relayed"
+        ? recorder.check("through the relay", relayed >= FILE_BYTES, `it carried ${relayed} bytes`)
+        : recorder.check("without the relay", relayed < FILE_BYTES / 1000, `it carried ${relayed} bytes of them`)
     }
     yield* udpEcho(lab, recorder, addresses.resource4)
     yield* udpEcho(lab, recorder, addresses.resource6)
@@ -291,4 +298,14 @@ export const directIpv6: Scenario = {
   name: "direct-ipv6",
   about: `both sides have IPv6 behind firewalls: ${what}`,
   run: run("ipv6")
+}
+
+export const relayed: Scenario = {
+  name: "relayed",
+  about: `both sides behind firewalls that let UDP pass to relays only: ${what}`,
+  prepare: (topology) =>
+    Effect.forEach(["natw", "natl", "natg"] as const, (router) => topology.nat(router, "udp-relay-only"), {
+      discard: true
+    }),
+  run: run("relayed")
 }

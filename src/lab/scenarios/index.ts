@@ -1,4 +1,4 @@
 import type { Scenario } from "../scenario.ts"
-import { direct, directIpv6 } from "./direct.ts"
+import { direct, directIpv6, relayed } from "./direct.ts"
 
-export const scenarios: ReadonlyArray<Scenario> = [direct, directIpv6]
+export const scenarios: ReadonlyArray<Scenario> = [direct, directIpv6, relayed]

@@ -5,90 +5,12 @@ import type { LabError } from "../LabError.ts"
 import { eventually, type Recorder, type Scenario } from "../scenario.ts"
 import type { Lab } from "../services.ts"
 import { addresses } from "../topology.ts"
-import { expectedSha256, PAGE } from "../web.ts"
+import { bringUp, download, fetchPage, ping, TUN, tunPackets } from "./checks.ts"
 
 /** How packets are to travel between client and gateway. */
 type Way = "ipv4" | "ipv6" | "relayed"
 
 const FILE_BYTES = 50_000_000
-const TUN = "tun-firezone"
-
-interface LinkCounters {
-  readonly rx: number
-  readonly tx: number
-}
-
-/** Packets that went through the client's tunnel device, as the kernel counts them. */
-export const tunPackets = (lab: Lab): Effect.Effect<LinkCounters, LabError> =>
-  Effect.map(lab.topology.must("client", ["ip", "-s", "-j", "link", "show", TUN]), ({ stdout }) => {
-    const [link] = JSON.parse(stdout) as ReadonlyArray<
-      { stats64: { rx: { packets: number }; tx: { packets: number } } }
-    >
-    return { rx: link?.stats64.rx.packets ?? 0, tx: link?.stats64.tx.packets ?? 0 }
-  })
-
-/** Waits for the client's interface; the kernel's word, not the client's. */
-export const tunAddresses = (lab: Lab): Effect.Effect<ReadonlyArray<string> | undefined, LabError> =>
-  eventually(
-    Effect.map(lab.topology.run("client", ["ip", "-j", "addr", "show", TUN]), ({ code, stdout }) => {
-      if (code !== 0) return undefined
-      const [link] = JSON.parse(stdout) as ReadonlyArray<{
-        flags: ReadonlyArray<string>
-        mtu: number
-        addr_info: ReadonlyArray<{ local: string; prefixlen: number; scope: string }>
-      }>
-      const found = (link?.addr_info ?? []).filter(({ scope }) => scope === "global")
-      return link !== undefined && link.mtu === 1280 && link.flags.includes("UP") && found.length === 2
-        ? found.map(({ local, prefixlen }) => `${local}/${prefixlen}`)
-        : undefined
-    }),
-    20_000
-  )
-
-/** Round-trip times of `count` pings in milliseconds; empty if nothing came back. */
-export const ping = (
-  lab: Lab,
-  address: string,
-  count: number,
-  options: ReadonlyArray<string> = []
-): Effect.Effect<ReadonlyArray<number>, LabError> =>
-  Effect.map(
-    lab.topology.run("client", ["ping", "-n", "-i", "0.2", "-c", String(count), "-W", "10", ...options, address]),
-    ({ stdout }) => [...stdout.matchAll(/time=([0-9.]+) ms/g)].map((match) => Number(match[1]))
-  )
-
-const host = (address: string): string => address.includes(":") ? `[${address}]` : address
-
-const fetchPage = (lab: Lab, recorder: Recorder, address: string) =>
-  Effect.gen(function*() {
-    const page = yield* lab.topology.run("client", ["curl", "-sS", "-m", "20", `http://${host(address)}/`])
-    yield* recorder.check(
-      `page from ${address}`,
-      page.code === 0 && page.stdout.includes(PAGE),
-      page.code === 0 ? page.stdout.trim().replaceAll("\n", " ") : page.stderr.trim()
-    )
-  })
-
-/** Downloads `bytes` with curl and compares the SHA-256 that `sha256sum` finds. */
-export const download = (lab: Lab, address: string, bytes: number, seconds = 120) =>
-  Effect.gen(function*() {
-    const began = Date.now()
-    const { stdout, stderr, code } = yield* lab.topology.run("client", [
-      "sh",
-      "-c",
-      `curl -sS -m ${seconds} http://${host(address)}/bytes/${bytes} | sha256sum`
-    ], { timeoutMillis: (seconds + 10) * 1000 })
-    const millis = Date.now() - began
-    const right = code === 0 && stdout.startsWith(expectedSha256(bytes))
-    return {
-      right,
-      detail: right
-        ? `${bytes / 1e6} MB in ${(millis / 1000).toFixed(2)} s, ${
-          (bytes * 8 / 1e3 / millis).toFixed(0)
-        } Mbit/s, SHA-256 right`
-        : `wrong SHA-256 or no answer: ${stderr.trim() || stdout.trim()}`
-    }
-  })
 
 /** Sends numbered datagrams from the client's host and counts the echoes. */
 const echoScript = (address: string, count: number, size: number): string => `
@@ -117,37 +39,6 @@ const udpEcho = (lab: Lab, recorder: Recorder, address: string) =>
       code === 0,
       `${stdout.trim()} of ${count} datagrams of 1200 bytes`
     )
-  })
-
-/** Starts the client and waits until the portal and the kernel both say that it is up. */
-export const bringUp = (
-  lab: Lab,
-  recorder: Recorder,
-  options?: Parameters<Lab["startClient"]>[0]
-) =>
-  Effect.gen(function*() {
-    const began = Date.now()
-    const client = yield* lab.startClient(options)
-    const signedIn = yield* eventually(
-      Effect.map(lab.portal.state, (state) => state.clients.some((device) => device.connected)),
-      20_000
-    )
-    yield* recorder.check(
-      "signed in",
-      signedIn === true,
-      signedIn === true
-        ? `the portal sees the client ${Date.now() - began} ms after its start`
-        : `not within 20 s\n${client.log().slice(-1500)}`
-    )
-    const found = yield* tunAddresses(lab)
-    yield* recorder.check(
-      "TUN up",
-      found !== undefined,
-      found === undefined
-        ? `no interface with two addresses\n${client.log().slice(-1500)}`
-        : `${TUN} has ${found.join(" and ")}, MTU 1280`
-    )
-    return client
   })
 
 /** Ends the client with SIGTERM and looks for what it left behind. */

@@ -52,8 +52,8 @@ interface Foundation {
 }
 
 /**
- * Dials every address at once; the first TCP connection wins. May be used as the acquisition of a resource: it can be
- * interrupted while it waits, and then, as after a failure, leaves nothing open.
+ * Dials every address at once; the first TCP connection wins. For `acquireRelease`: although that cannot be interrupted,
+ * this can while it waits, and then, as after a failure, leaves nothing open.
  */
 export const openWebSocket = (
   sockets: SocketFactory["Type"],
@@ -75,14 +75,16 @@ export const openWebSocket = (
     return Effect.interruptible(stages).pipe(
       Effect.onError(() => Effect.sync(() => foundation.socket?.destroy()))
     )
-  }).pipe(Effect.uninterruptible)
+  })
+
+type TcpError = Effect.Effect.Error<ReturnType<SocketFactory["Type"]["tcp"]>>
 
 /** What went wrong, without the addresses that the system puts into its messages. */
 const wordOf = (error: NodeJS.ErrnoException): string => error.code ?? error.message
 
 const connectFirst = (sockets: SocketFactory["Type"], remotes: ReadonlyArray<SocketAddress>, foundation: Foundation) =>
   Effect.gen(function*() {
-    const failures: Array<Effect.Effect.Error<ReturnType<SocketFactory["Type"]["tcp"]>>> = []
+    const failures: Array<TcpError> = []
     // Not interruptible around `tcp`, which is inside: a connection made at the last moment must not get lost.
     const dial = (remote: SocketAddress) =>
       sockets.tcp(remote).pipe(
@@ -112,7 +114,7 @@ const connectFirst = (sockets: SocketFactory["Type"], remotes: ReadonlyArray<Soc
     return yield* new ConnectFailed({ reason: `cannot connect to the portal (${whyOf(first)})`, cause: first })
   })
 
-const whyOf = (error: Effect.Effect.Error<ReturnType<SocketFactory["Type"]["tcp"]>> | undefined): string => {
+const whyOf = (error: TcpError | undefined): string => {
   switch (error?._tag) {
     case "SocketFailed":
       return error.cause.errno

@@ -514,7 +514,7 @@ describe("interruption leaves no socket open", () => {
       for (let count = 0; count < 1000; count++) {
         session.push("resource_deleted", "66666666-6666-4666-8666-666666666666")
       }
-    }), (portal) => portal.sessions.length > 0]
+    }), (portal) => (portal.sessions[0]?.frames.length ?? 0) > 0]
   ]
   for (const [stage, script, reached] of stages) {
     for (const tls of [false, true]) {

@@ -8,7 +8,7 @@ import type { GatewayConfig, GatewayState } from "./gateway/gatewayProcess.ts"
 import { LabError } from "./LabError.ts"
 import type { PortalConfig, PortalState } from "./portal/portalProcess.ts"
 import type { Daemon } from "./processes.ts"
-import type { RelayState } from "./relay/relayProcess.ts"
+import type { RelayConfig, RelayState } from "./relay/relayProcess.ts"
 import { eventually } from "./scenario.ts"
 import { addresses, type HostName, type Topology } from "./topology.ts"
 
@@ -122,6 +122,13 @@ const serve = (
     return daemon
   })
 
+const relayConfig: RelayConfig = {
+  ipv4: addresses.relay4,
+  ipv6: addresses.relay6,
+  port: RELAY_PORT,
+  stampSecret: STAMP_SECRET
+}
+
 /** Without the relay emulator the portal knows of none until one signs in. */
 const portalConfig = (relayEmulator: boolean): PortalConfig => ({
   host: "::",
@@ -163,16 +170,11 @@ export const start = (
   { executable = path.resolve(process.argv[1] ?? ""), without = new Set() }: StartOptions = {}
 ): Effect.Effect<Lab, LabError, Scope.Scope> =>
   Effect.gen(function*() {
-    yield* serve(topology, executable, "res", "web", { echo: [addresses.resource4, addresses.resource6] })
-    if (!without.has("relay")) {
-      yield* serve(topology, executable, "inet", "relay", {
-        ipv4: addresses.relay4,
-        ipv6: addresses.relay6,
-        port: RELAY_PORT,
-        stampSecret: STAMP_SECRET
-      })
-    }
-    yield* serve(topology, executable, "inet", "portal", portalConfig(!without.has("relay")))
+    yield* Effect.all([
+      serve(topology, executable, "res", "web", { echo: [addresses.resource4, addresses.resource6] }),
+      serve(topology, executable, "inet", "portal", portalConfig(!without.has("relay"))),
+      ...(without.has("relay") ? [] : [serve(topology, executable, "inet", "relay", relayConfig)])
+    ], { concurrency: "unbounded", discard: true })
     const endpoint = <State>(name: string) => ({
       state: ask<State>(socket(topology, name), "/state"),
       command: (path: string, body?: unknown) => ask<unknown>(socket(topology, name), path, body)

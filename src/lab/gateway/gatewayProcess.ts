@@ -212,7 +212,13 @@ const start = (
 const layers = TunDeviceHost.layer.pipe(
   Layer.provide(TunInterfaceHost.layer),
   Layer.provideMerge(outside({ offloads: true, tunName: TUNNEL_NAME_LINUX })),
-  Layer.provideMerge(LogLive.layer({ filter: process.env["RUST_LOG"], folder: undefined, base: "gateway" })),
+  Layer.provideMerge(
+    LogLive.layer({
+      filter: process.env["RUST_LOG"] ?? process.env["FIREZONE_LOG"],
+      folder: undefined,
+      base: "gateway"
+    })
+  ),
   Layer.mapError(failure)
 )
 

@@ -1,7 +1,7 @@
 /** Packets from a client's applications to hosts behind a gateway and back, through everything but sockets and devices. */
 import { describe, expect, it } from "vitest"
 import { back, via } from "./client.ts"
-import { cidr, CLIENT_4, CLIENT_6, tcpPort, uuid } from "./fixtures.ts"
+import { cidr, tcpPort } from "./fixtures.ts"
 import { icmpError, ping, tcp, udp } from "./packets.ts"
 import { World } from "./World.ts"
 

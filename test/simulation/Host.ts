@@ -44,6 +44,7 @@ export class Host {
   /** Neither sends nor receives any more. */
   isGone = false
   onEvent: (event: NodeEvent) => void = () => undefined
+  onDatagram: (local: SocketAddress, datagram: Datagram) => void = () => undefined
   readonly #world: World
   readonly #number: number
   #nat: Nat
@@ -147,6 +148,7 @@ export class Host {
     const local = isTranslated ? this.#nat.in(source, destination) : destination
     const socket = this.#sockets.find(({ text }) => text === local?.text)
     if (this.isGone || socket === undefined) return
+    this.onDatagram(socket, { bytes, destination, ecn, source })
     this.take(socket, source, ecn, bytes)
   }
 

@@ -50,6 +50,8 @@ interface RelaySite {
 export class World {
   now = 0
   weather: Weather = FAIR
+  /** Datagrams that anybody has sent. */
+  emitted = 0
   readonly random: Random
   readonly unixEpochMillis = UNIX_EPOCH_MILLIS
   readonly hosts: Array<Host> = []
@@ -123,6 +125,7 @@ export class World {
 
   /** A datagram with addresses as they are on the Internet. */
   send(datagram: Datagram): void {
+    this.emitted += 1
     const { duplication, jitter, loss } = this.weather
     const copies = this.random() < duplication ? 2 : 1
     for (let copy = 0; copy < copies; copy++) {

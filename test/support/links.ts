@@ -54,6 +54,12 @@ export const addLink = (name: string): void => {
   )
 }
 
+/** Takes the other end down, and waits until `name` knows. */
+export const loseCarrier = (name: string): void => {
+  ip(`link set ${name}-peer down`)
+  waitFor(`the end of the carrier of ${name}`, () => ipFirst(`link show dev ${name}`).operstate !== "UP")
+}
+
 /** Adds an IPv6 address and waits for its local route, which the kernel makes a little later. */
 export const addAddress6 = (device: string, address: string): void => {
   ip(`addr add ${address} dev ${device} nodad`)

@@ -8,7 +8,7 @@ import { NetlinkRequests } from "../../../src/ffi/linux/netlink.ts"
 import { keepLinkScopeCopy, syncLinkScope } from "../../../src/layers/tun/linkScopeCopy.ts"
 import { TABLES } from "../../../src/model/policyRouting.ts"
 import { NetworkChanges, NetworkMonitorFailed } from "../../../src/services/NetworkChanges.ts"
-import { addLink, ipJson, linkExists } from "../../support/links.ts"
+import { addLink, ipJson, linkExists, loseCarrier } from "../../support/links.ts"
 import { enterPrivateNetworkNamespace, ip } from "../../support/netns.ts"
 import { makeNetworkChangesDouble } from "../../support/NetworkChangesDouble.ts"
 import { describeWith } from "../../support/requires.ts"
@@ -98,7 +98,7 @@ describeWith({ root: true, programs: ["ip"] }, "link-scope copy", () => {
     sync()
     sync() // nothing to do
     assert.deepStrictEqual(copied(4), ["192.0.2.0/24 eth", "198.18.0.0/24 wifi"])
-    ip("link set wifi-peer down")
+    loseCarrier("wifi")
     ip("addr add 203.0.113.2/24 dev eth")
     ip("addr del 192.0.2.2/24 dev eth")
     ip("addr del 2001:db8:1::2/64 dev eth")

@@ -14,7 +14,6 @@ import * as PortalLive from "../../../src/layers/portal/PortalLive.ts"
 import * as SocketFactoryLinux from "../../../src/layers/socket/SocketFactoryLinux.ts"
 import { ip } from "../../../src/protocol/wire/address.ts"
 import { HostResolver } from "../../../src/services/HostResolver.ts"
-import type { PortalOptions, PortalRole } from "../../../src/services/Portal.ts"
 import { Portal } from "../../../src/services/Portal.ts"
 import { makeRouteCacheDouble } from "../../support/RouteCacheDouble.ts"
 import { makeSocketFactoryDouble } from "../../support/SocketFactoryDouble.ts"
@@ -22,6 +21,7 @@ import { root } from "./certificates.ts"
 import {
   answerAll,
   cleanedToken,
+  connect,
   expectEvent,
   key,
   makeScriptedPortal,
@@ -31,8 +31,7 @@ import {
   passSleep,
   portalLayer,
   refuse,
-  type ScriptedPortal,
-  type Session,
+  sessionOf,
   waitFor
 } from "./support.ts"
 
@@ -40,25 +39,6 @@ const iceCandidates = (count: number) => ({
   gateway_id: "22222222-2222-4222-8222-222222222222",
   candidates: [`candidate:${count} 1 udp 2130706431 192.0.2.10 52625 typ host`]
 })
-
-/** A connection to a portal on loopback. */
-const connect = <Role extends PortalRole = "client">(
-  changes: Partial<PortalOptions<Role>> & { readonly role?: Role } = {}
-) =>
-  Effect.gen(function*() {
-    const portal = yield* makeScriptedPortal()
-    const factory = makeSocketFactoryDouble()
-    const { open } = yield* Effect.provide(Portal, portalLayer(factory))
-    const role = changes.role ?? ("client" as Role)
-    const connection = yield* open(optionsFor(role, `ws://127.0.0.1:${portal.port}/`, changes))
-    return { portal, factory, connection }
-  })
-
-const sessionOf = (portal: ScriptedPortal, index = 0): Session => {
-  const session = portal.sessions[index]
-  assert.isDefined(session)
-  return session
-}
 
 describe("login", () => {
   it.scoped("asks for the upgrade as specified (test 2)", () =>
@@ -184,7 +164,9 @@ describe("login", () => {
 
   it.scoped("speaks as a gateway", () =>
     Effect.gen(function*() {
-      const { connection, portal } = yield* connect<"gateway">({ role: "gateway" })
+      const portal = yield* makeScriptedPortal()
+      const { open } = yield* Effect.provide(Portal, portalLayer(makeSocketFactoryDouble()))
+      const connection = yield* open(optionsFor("gateway", `ws://127.0.0.1:${portal.port}/`))
       yield* expectEvent(connection, "Connected")
       const session = sessionOf(portal)
       assert.strictEqual(session.url.pathname, "/gateway/v2/websocket")

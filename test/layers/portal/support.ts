@@ -16,15 +16,15 @@ import * as PortalLive from "../../../src/layers/portal/PortalLive.ts"
 import type { IpAddress } from "../../../src/model/Route.ts"
 import { ip, parseIp } from "../../../src/protocol/wire/address.ts"
 import { HostResolver, type HostUnresolved } from "../../../src/services/HostResolver.ts"
-import type {
+import {
   Portal,
-  PortalConnection,
-  PortalEvent,
-  PortalOptions,
-  PortalProtocol,
-  PortalRole
+  type PortalConnection,
+  type PortalEvent,
+  type PortalOptions,
+  type PortalProtocol,
+  type PortalRole
 } from "../../../src/services/Portal.ts"
-import type { SocketFactoryDouble } from "../../support/SocketFactoryDouble.ts"
+import { makeSocketFactoryDouble, type SocketFactoryDouble } from "../../support/SocketFactoryDouble.ts"
 import { certificate, privateKey } from "./certificates.ts"
 
 /** Real time, whatever the test's clock is. Fails with `what` after ten seconds. */
@@ -230,3 +230,31 @@ export const expectEvent = <Role extends PortalRole, Tag extends EventOf<Role>["
     assert.strictEqual(event._tag, tag, JSON.stringify(event))
     return event as Extract<EventOf<Role>, { readonly _tag: Tag }>
   })
+
+/** A connection of a client. */
+export const openTo = (
+  url: string,
+  factory: SocketFactoryDouble,
+  changes: Partial<PortalOptions<"client">> = {},
+  trustedRoots?: string,
+  resolve: Resolve = onLoopback
+) =>
+  Effect.flatMap(
+    Effect.provide(Portal, portalLayer(factory, trustedRoots, resolve)),
+    ({ open }) => open(optionsFor("client", url, changes))
+  )
+
+/** A connection of a client to a portal on loopback. */
+export const connect = (changes: Partial<PortalOptions<"client">> = {}) =>
+  Effect.gen(function*() {
+    const portal = yield* makeScriptedPortal()
+    const factory = makeSocketFactoryDouble()
+    const connection = yield* openTo(`ws://127.0.0.1:${portal.port}/`, factory, changes)
+    return { portal, factory, connection }
+  })
+
+export const sessionOf = (portal: ScriptedPortal, index = 0): Session => {
+  const session = portal.sessions[index]
+  assert.isDefined(session)
+  return session
+}

@@ -130,7 +130,7 @@ describeWith({ root: true, programs: ["ip", "ss", "turnserver", "turnadmin"] }, 
       const answeredAt = performance.now()
       yield* waitFor("the nonce's end", () => performance.now() > answeredAt + 2100)
       yield* bind(client, peer)
-      assert.deepStrictEqual(client.errors, [400, 401, 438])
+      assert.deepStrictEqual([...new Set(client.errors)], [400, 401, 438])
       yield* exchange(client, peer, 5)
       assert.isUndefined(client.allocation.freed)
     }))

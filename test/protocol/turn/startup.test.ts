@@ -215,6 +215,7 @@ describe("the network's change", () => {
     const client = new Client(dual).allocate([relayed4, relayed6])
     client.channel(at("198.51.100.21:41000"))
     client.advance(1000)
+    client.allocation.bindChannel(at("198.51.100.22:42000"), client.now) // not sent yet
     client.allocation.restart(client.now)
     client.drain()
     assert.deepStrictEqual(client.takeSent().map(describeSent), ["1000 Binding", "1000 Binding"])

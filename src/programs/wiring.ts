@@ -58,7 +58,7 @@ const log = (settings: Pick<ClientSettings, "logDir">, stream: NodeJS.WriteStrea
     filter: process.env["RUST_LOG"] ?? process.env["FIREZONE_LOG"],
     folder: settings.logDir,
     base: "firezone-headless-client",
-    journal: process.env["JOURNAL_STREAM"] !== undefined,
+    journal: process.env["JOURNAL_STREAM"],
     stream
   })
 

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as fs from "node:fs"
 import { ConfigInvalid } from "../../services/ClientConfig.ts"
 import * as LogFile from "./LogFile.ts"
 import { parseLogFilter } from "./logFilter.ts"
@@ -16,13 +17,25 @@ export interface LogOptions {
   readonly base: string
   /** Defaults to stdout; commands that print a result use stderr. */
   readonly stream?: NodeJS.WriteStream
-  /** Whether the console is the journal, which takes a priority in front of each line and its own time stamp. */
-  readonly journal?: boolean
+  /** `JOURNAL_STREAM` of the environment: device and inode of the journal's stream, if a unit was started with one. */
+  readonly journal?: string | undefined
 }
 
 /** syslog(3) priorities, which the journal reads from `<N>`. */
 const priorities: { readonly [tag: string]: number } = { Fatal: 3, Error: 3, Warning: 4, Info: 6, Debug: 7, Trace: 7 }
 
+/** The variable is inherited by whoever writes elsewhere, so the stream itself has to be that one (systemd.exec(5)). */
+const isJournal = (stream: NodeJS.WriteStream & { readonly fd?: number }, variable: string | undefined): boolean => {
+  if (variable === undefined || stream.fd === undefined) return false
+  try {
+    const { dev, ino } = fs.fstatSync(stream.fd, { bigint: true })
+    return variable === `${dev}:${ino}`
+  } catch {
+    return false // closed
+  }
+}
+
+/** The journal takes a priority in front of each line. */
 const console = (stream: NodeJS.WriteStream, journal: boolean): (record: LogRecord) => void => {
   const colour = stream.isTTY === true && process.env["NO_COLOR"] === undefined
   return (record) => {
@@ -41,7 +54,8 @@ export const layer = (options: LogOptions): Layer.Layer<never, ConfigInvalid> =>
       parseLogFilter(options.filter ?? "info"),
       (why) => new ConfigInvalid({ what: "log level (RUST_LOG)", why })
     )
-    const sinks = [console(options.stream ?? process.stdout, options.journal ?? false)]
+    const stream = options.stream ?? process.stdout
+    const sinks = [console(stream, isJournal(stream, options.journal))]
     if (options.folder !== undefined) {
       const append = yield* LogFile.open(options.folder, options.base)
       sinks.push((record) => append(formatJson(record)))

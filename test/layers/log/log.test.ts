@@ -155,20 +155,29 @@ describe("log files", () => {
       const written: Array<string> = []
       await log(folder, Effect.logInfo("to both"), written)
       assert.match(written.join(""), /^\S+Z {2}INFO firezone: to both\n$/)
-      const journal: Array<string> = []
-      await Effect.runPromise(
-        Effect.zipRight(Effect.logError("one\ntwo"), Effect.logDebug("fine")).pipe(
-          Effect.provide(LogLive.layer({
-            filter: "debug",
-            folder: undefined,
-            base: "test",
-            journal: true,
-            stream: collector(journal)
-          })),
-          Effect.orDie
+      const { dev, ino } = fs.fstatSync(1)
+      const lines = async (journal: string) => {
+        const console: Array<string> = []
+        await Effect.runPromise(
+          Effect.zipRight(Effect.logError("one\ntwo"), Effect.logDebug("fine")).pipe(
+            Effect.provide(LogLive.layer({
+              filter: "debug",
+              folder: undefined,
+              base: "test",
+              journal,
+              stream: Object.assign(collector(console), { fd: 1 })
+            })),
+            Effect.orDie
+          )
         )
+        return console.join("")
+      }
+      assert.match(
+        await lines(`${dev}:${ino}`),
+        /^<3>\S+Z ERROR firezone: one\n<3> {2}two\n<7>\S+Z DEBUG firezone: fine\n$/
       )
-      assert.match(journal.join(""), /^<3>\S+Z ERROR firezone: one\n<3> {2}two\n<7>\S+Z DEBUG firezone: fine\n$/)
+      // The unit's variable, but the output goes elsewhere.
+      assert.match(await lines(`${dev}:${ino + 1}`), /^\S+Z ERROR firezone: one\n {2}two\n\S+Z DEBUG firezone: fine\n$/)
     } finally {
       fs.rmSync(folder, { recursive: true })
     }

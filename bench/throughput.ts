@@ -2,7 +2,9 @@
  * iperf3 through the lab's direct path, from the client's host to the resource behind the gateway, and through
  * wireguard-go in the same topology in the same run. All programs share this machine's cores: trust the ratios.
  */
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as path from "node:path"
@@ -23,20 +25,23 @@ interface Rates {
 
 const iperf = (network: topology.Topology, reverse: boolean): Effect.Effect<number, LabError> =>
   Effect.gen(function*() {
-    const { stdout } = yield* network.must("client", [
-      "iperf3",
-      "-J",
-      "-c",
-      resource4,
-      "-t",
-      String(SECONDS),
-      "-O",
-      "1",
+    const { stderr, stdout } = yield* network.run("client", [
+      ...["iperf3", "-J", "-c", resource4, "-t", String(SECONDS), "-O", "1"],
       ...(reverse ? ["-R"] : [])
     ])
-    const result = JSON.parse(stdout) as { end: { sum_received: { bits_per_second: number } } }
-    return result.end.sum_received.bits_per_second / 1e6
-  })
+    if (stdout === "") return yield* new LabError({ what: "iperf3", why: stderr.trim() })
+    const result = JSON.parse(stdout) as {
+      end?: { sum_received?: { bits_per_second: number } }
+      error?: string
+    }
+    const rate = result.end?.sum_received?.bits_per_second
+    if (rate === undefined) return yield* new LabError({ what: "iperf3", why: result.error ?? stdout })
+    return rate / 1e6
+  }).pipe(
+    // It sometimes loses its own control connection, more so on a busy machine.
+    Effect.tapError((error) => Effect.sync(() => process.stderr.write(`${error.message}\n`))),
+    Effect.retry({ times: 2 })
+  )
 
 const rates = (network: topology.Topology): Effect.Effect<Rates, LabError> =>
   Effect.gen(function*() {
@@ -125,7 +130,9 @@ export const run = async (): Promise<ReadonlyArray<BenchResult>> => {
   // Ctrl+C removes the lab.
   const interruption = new AbortController()
   for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => interruption.abort())
-  const { ours, theirs } = await Effect.runPromise(Effect.scoped(measure), { signal: interruption.signal })
+  const exit = await Effect.runPromiseExit(Effect.scoped(measure), { signal: interruption.signal })
+  if (Exit.isFailure(exit)) throw Exit.isInterrupted(exit) ? new Error("interrupted") : Cause.squash(exit.cause)
+  const { ours, theirs } = exit.value
   const ratio = (name: string, value: number): BenchResult => ({ name, value, unit: "x", aim: ">= 1", ok: value >= 1 })
   return [
     { name: "TCP up, this client", value: ours.up, unit: "Mbit/s" },

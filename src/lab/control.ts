@@ -65,4 +65,5 @@ export const ask = <A>(socketPath: string, path: string, body?: unknown): Effect
     request.on("timeout", () => request.destroy(new Error("no answer within 10 s")))
     request.on("error", (error) => failed(error.message))
     request.end(body === undefined ? "" : JSON.stringify(body))
+    return Effect.sync(() => request.destroy())
   })

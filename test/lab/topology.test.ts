@@ -12,7 +12,7 @@ import * as topology from "../../src/lab/topology.ts"
 import { describeWith } from "../support/requires.ts"
 
 const { addresses } = topology
-const programs = ["ip", "nft", "conntrack", "nsenter", "unshare", "mount", "ping"]
+const programs = ["ip", "nft", "conntrack", "nsenter", "unshare", "mount", "ping", "ps"]
 
 describeWith({ root: true, programs }, "topology", () => {
   const scope = Effect.runSync(Scope.make())

@@ -2,18 +2,22 @@
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
+import * as os from "node:os"
+import { version } from "../model/version.ts"
 import { ClientConfig } from "../services/ClientConfig.ts"
 import { DeviceIdentity } from "../services/DeviceIdentity.ts"
 import { TokenStore } from "../services/TokenStore.ts"
 import { Tunnel, type TunnelEvent } from "../services/Tunnel.ts"
 
 /** One line per change that an operator cares about; names and addresses only where the log rules allow them. */
-const report = (event: TunnelEvent): Effect.Effect<void> => {
+const report = (event: TunnelEvent, hasSignedIn: boolean): Effect.Effect<void> => {
   switch (event._tag) {
     case "SignedIn":
       return Effect.logInfo("signed in to the portal")
     case "PortalLost":
-      return Effect.logWarning("portal connection lost, existing access goes on").pipe(
+      return Effect.logWarning(
+        hasSignedIn ? "portal connection lost, existing access goes on" : "cannot sign in to the portal yet"
+      ).pipe(
         Effect.annotateLogs({ reason: event.reason, retryInMillis: event.retryInMillis })
       )
     case "InterfaceUp":
@@ -64,7 +68,17 @@ const hangups = process.platform === "win32" ? Stream.empty : Stream.asyncPush<v
   )
 )
 
+const greeting = Effect.logInfo(`firezone-headless-client ${version}`).pipe(
+  Effect.annotateLogs({
+    os: `${os.type()} ${os.release()}`,
+    arch: os.arch(),
+    node: process.versions.node,
+    uptimeSeconds: Math.round(os.uptime())
+  })
+)
+
 export const connect = Effect.gen(function*() {
+  yield* greeting
   const config = yield* ClientConfig
   const device = yield* (yield* DeviceIdentity).facts
   const token = yield* (yield* TokenStore).read
@@ -72,13 +86,15 @@ export const connect = Effect.gen(function*() {
   yield* Effect.scoped(Effect.gen(function*() {
     const session = yield* (yield* Tunnel).start({ token, device })
     const firstInterface = yield* Deferred.make<void>()
+    let hasSignedIn = false
     yield* session.events.pipe(
-      Stream.runForEach((event) =>
-        Effect.zipRight(
-          report(event),
+      Stream.runForEach((event) => {
+        hasSignedIn ||= event._tag === "SignedIn"
+        return Effect.zipRight(
+          report(event, hasSignedIn),
           event._tag === "InterfaceUp" ? Deferred.succeed(firstInterface, undefined) : Effect.void
         )
-      ),
+      }),
       Effect.annotateLogs("module", "tunnel"),
       Effect.forkScoped
     )

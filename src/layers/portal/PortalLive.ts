@@ -156,7 +156,7 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
               backoff.joined()
               status = { ...status, joins: status.joins + 1, lastError: undefined }
               return Effect.zipRight(
-                Effect.logInfo("portal connected").pipe(Effect.annotateLogs("endpoint", status.endpoint)),
+                Effect.logDebug("portal connected").pipe(Effect.annotateLogs("endpoint", status.endpoint)),
                 Queue.offer(events, { _tag: "Connected" })
               )
             case "Push":
@@ -187,7 +187,7 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
       const failed = (error: PortalFatal) => {
         status = { ...status, state: "failed", lastError: error.message }
         return Effect.zipRight(
-          Effect.logInfo("portal connection given up").pipe(Effect.annotateLogs("reason", error.message)),
+          Effect.logDebug("portal connection given up").pipe(Effect.annotateLogs("reason", error.message)),
           Queue.offer(events, { _tag: "Failed", error })
         )
       }
@@ -195,7 +195,7 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
       /** Tells the reader, then waits until it is time to try again or `reconnect` is called. */
       const disconnected = (error: PortalDisconnected, retryInMillis: number) => {
         status = { ...status, state: "disconnected", lastError: error.message }
-        return Effect.logInfo("portal disconnected").pipe(
+        return Effect.logDebug("portal disconnected").pipe(
           Effect.annotateLogs({ reason: error.reason, retryInMillis }),
           Effect.zipRight(Queue.offer(events, { _tag: "Disconnected", error, retryInMillis })),
           Effect.zipRight(Effect.raceFirst(Effect.sleep(retryInMillis), superseded.await))

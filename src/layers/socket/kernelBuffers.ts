@@ -23,6 +23,8 @@ const raise = Effect.forEach(limits, ([file, bytes]) =>
 
 /** Does nothing unless the setting `increaseBuffers` asks for it. Never lowers a limit. */
 export const layer: Layer.Layer<never, never, ClientConfig> = Layer.effectDiscard(
-  Effect.flatMap(ClientConfig, ({ increaseBuffers }) =>
-    increaseBuffers && process.platform === "linux" ? raise : Effect.void)
+  Effect.flatMap(
+    ClientConfig,
+    ({ increaseBuffers }) => increaseBuffers && process.platform === "linux" ? raise : Effect.void
+  )
 )

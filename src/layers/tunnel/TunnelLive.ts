@@ -154,7 +154,11 @@ const make = Effect.gen(function*() {
         case "Disconnected":
           return Effect.zipRight(
             tell(() => core.portalDisconnected(now())),
-            publish({ _tag: "PortalLost", reason: event.error.message, retryInMillis: event.retryInMillis })
+            // A roam asks for a new connection; that is no loss.
+            Effect.unless(
+              publish({ _tag: "PortalLost", reason: event.error.message, retryInMillis: event.retryInMillis }),
+              () => event.error.requested
+            )
           )
         case "Message":
           return tell(() => core.handlePush(event.push, now()))

@@ -10,11 +10,11 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
+import { version } from "../model/version.ts"
 import { parseIp } from "../protocol/wire/address.ts"
 import type { ClientSettings } from "../services/ClientConfig.ts"
 import { rootHelp, routeHelp } from "./help.ts"
 import { clientOptions } from "./options.ts"
-import { version } from "../model/version.ts"
 
 export const NAME = "firezone-headless-client"
 
@@ -40,7 +40,9 @@ const exitCodes: { readonly [tag: string]: number } = {
 export const knownFlags: ReadonlySet<string> = new Set(
   ("--api-url -u --firezone-name --firezone-id -i --token-path --log-dir -l --max-partition-time -m --dns-control "
     + "--activate-internet-resource --check --exit --inc-buf --tun-name --state-dir --control-socket --no-offloads --aead "
-    + "--no-telemetry --metrics --otlp-grpc-endpoint --flow-logs").split(" ")
+    + "--udp-send-buffer-size --udp-recv-buffer-size --no-telemetry --metrics --otlp-grpc-endpoint --flow-logs").split(
+      " "
+    )
 )
 
 /** What @effect/cli would explain badly: an unknown option (it blames the subcommand) and a token on the command line. */

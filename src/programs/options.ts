@@ -132,6 +132,14 @@ const parseAead = (value: string): Parsed<ClientSettings["aead"]> => {
   return name === undefined ? Either.left(`"${value}" is none of auto, raw, evp, node`) : Either.right(name)
 }
 
+/** The kernel takes a positive 32-bit integer. */
+const parseBytes = (value: string): Parsed<number> => {
+  const bytes = /^\d{1,10}$/.test(value) ? Number(value) : 0
+  return bytes > 0 && bytes <= 0x7fff_ffff
+    ? Either.right(bytes)
+    : Either.left(`"${value}" is not a number of bytes from 1 to 2147483647`)
+}
+
 const programData = (): string => process.env["ProgramData"] ?? "C:\\ProgramData"
 const defaults = {
   tokenPath: (): string =>
@@ -173,6 +181,8 @@ export const clientOptions = Options.all({
   controlSocket: text("control-socket", "FIREZONE_CONTROL_SOCKET", nonEmpty),
   noOffloads: flag("no-offloads", "FIREZONE_NO_OFFLOADS"),
   aead: text("aead", "FIREZONE_AEAD", parseAead),
+  udpSendBuffer: text("udp-send-buffer-size", "FIREZONE_UDP_SEND_BUFFER_SIZE", parseBytes),
+  udpReceiveBuffer: text("udp-recv-buffer-size", "FIREZONE_UDP_RECV_BUFFER_SIZE", parseBytes),
   ...withoutEffect
 }).pipe(
   Options.map((options): ClientSettings => {
@@ -193,7 +203,9 @@ export const clientOptions = Options.all({
       stateDir: Option.getOrElse(options.stateDir, defaults.stateDir),
       controlSocket: Option.getOrElse(options.controlSocket, () => defaults.controlSocket(tunName)),
       offloads: !options.noOffloads,
-      aead: Option.getOrElse(options.aead, () => "auto" as const)
+      aead: Option.getOrElse(options.aead, () => "auto" as const),
+      udpSendBuffer: Option.getOrUndefined(options.udpSendBuffer),
+      udpReceiveBuffer: Option.getOrUndefined(options.udpReceiveBuffer)
     }
   })
 )

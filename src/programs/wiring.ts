@@ -25,27 +25,38 @@ import { ClientConfig, type ClientSettings } from "../services/ClientConfig.ts"
 import { connect } from "./connect.ts"
 import { routeExplain } from "./routeExplain.ts"
 
-/** The one cache and what empties it: every layer below asks this very value, so that there is only one. */
-export const routes = ({ tunName }: Pick<ClientSettings, "tunName">) =>
+/** The one cache: every layer below asks this very value, so that there is only one. */
+const lookups = ({ tunName }: Pick<ClientSettings, "tunName">) =>
+  Layer.provideMerge(RouteCacheLive.layer, RouteResolverHost.layerWith({ tunnelName: tunName }))
+
+/** The cache and what empties it. */
+export const routes = (settings: Pick<ClientSettings, "tunName">) =>
   RouteCacheInvalidation.layer.pipe(
-    Layer.provideMerge(RouteCacheLive.layer),
-    Layer.provideMerge(NetworkChangesHost.layerWith({ tunnelName: tunName })),
-    Layer.provideMerge(RouteResolverHost.layerWith({ tunnelName: tunName })),
+    Layer.provideMerge(NetworkChangesHost.layerWith({ tunnelName: settings.tunName })),
+    Layer.provideMerge(lookups(settings)),
     Layer.provideMerge(ReadinessPollerKoffi.layer)
   )
 
+type SocketSettings = Pick<ClientSettings, "offloads" | "tunName" | "udpReceiveBuffer" | "udpSendBuffer">
+
+const peerSocketOptions = ({ offloads, udpReceiveBuffer, udpSendBuffer }: SocketSettings) => ({
+  offloads,
+  ...(udpReceiveBuffer === undefined ? {} : { receiveBuffer: udpReceiveBuffer }),
+  ...(udpSendBuffer === undefined ? {} : { sendBuffer: udpSendBuffer })
+})
+
 /** Sockets that leave the tunnel, and the control channel over them. */
-export const outside = (settings: Pick<ClientSettings, "offloads" | "tunName">) =>
+export const outside = (settings: SocketSettings) =>
   PortalLive.layer.pipe(
     Layer.provideMerge(HostResolverLive.layer),
     Layer.provideMerge(DnsSocketLive.layer),
-    Layer.provideMerge(PeerSocketHost.layerWith({ offloads: settings.offloads })),
+    Layer.provideMerge(PeerSocketHost.layerWith(peerSocketOptions(settings))),
     Layer.provideMerge(SocketFactoryHost.layer),
     Layer.provideMerge(routes(settings))
   )
 
 /** The whole session; needs only the settings. */
-export const tunnel = (settings: Pick<ClientSettings, "offloads" | "tunName">) =>
+export const tunnel = (settings: SocketSettings) =>
   TunnelLive.layer.pipe(
     Layer.provide(TunDeviceHost.layer),
     Layer.provide(TunInterfaceHost.layer),
@@ -74,5 +85,5 @@ export const runClient = (settings: ClientSettings, token: Redacted.Redacted | u
 
 export const runRouteExplain = (settings: ClientSettings, destination: IpAddress, json: boolean) =>
   routeExplain(destination, json).pipe(
-    Effect.provide(Layer.provideMerge(routes(settings), log({ logDir: undefined }, process.stderr)))
+    Effect.provide(Layer.provideMerge(lookups(settings), log({ logDir: undefined }, process.stderr)))
   )

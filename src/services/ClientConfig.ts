@@ -33,6 +33,9 @@ export interface ClientSettings {
   readonly offloads: boolean
   /** Which ChaCha20-Poly1305 to use; `auto` takes the fastest that passes its known-answer tests. */
   readonly aead: "auto" | "raw" | "evp" | "node"
+  /** Bytes of each peer-to-peer socket's buffers; without them the defaults of host spec section 1. */
+  readonly udpSendBuffer: number | undefined
+  readonly udpReceiveBuffer: number | undefined
 }
 
 /** A setting that cannot be used; exit code 1. */

@@ -51,8 +51,17 @@ describe("options", () => {
         assert.include(yield* failure([], { FIREZONE_NO_TELEMETRY: value }), "FIREZONE_NO_TELEMETRY")
       }
     }))
+  it.effect("take sizes of socket buffers in bytes", () =>
+    Effect.gen(function*() {
+      const settings = yield* parse([], { FIREZONE_UDP_SEND_BUFFER_SIZE: "4194304" })
+      assert.strictEqual(settings.udpSendBuffer, 4_194_304)
+      assert.isUndefined(settings.udpReceiveBuffer)
+    }))
   it.effect("explain a bad value, from either source", () =>
     Effect.gen(function*() {
+      for (const size of ["0", "-1", "4k", "4294967296", ""]) {
+        assert.include(yield* failure([], { FIREZONE_UDP_RECV_BUFFER_SIZE: size }), "bytes")
+      }
       assert.include(yield* failure(["--api-url", "ftp://x"]), "ftp:")
       assert.include(yield* failure([], { FIREZONE_API_URL: "::" }), "not a URL")
       assert.include(yield* failure([], { MAX_PARTITION_TIME: "soon" }), "not a duration")
@@ -73,7 +82,9 @@ describe("options", () => {
       "--metrics",
       "--otlp-grpc-endpoint",
       "--inc-buf",
-      "--aead"
+      "--aead",
+      "--udp-send-buffer-size",
+      "--udp-recv-buffer-size"
     ])
     for (const name of names) {
       assert.isTrue(knownFlags.has(name), name)

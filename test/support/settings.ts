@@ -18,5 +18,7 @@ export const settings = (changes: Partial<ClientSettings> = {}): ClientSettings 
   controlSocket: "/nonexistent/control.sock",
   offloads: true,
   aead: "auto",
+  udpSendBuffer: undefined,
+  udpReceiveBuffer: undefined,
   ...changes
 })

@@ -209,9 +209,16 @@ const start = (
     } satisfies Gateway
   }).pipe(Effect.mapError(failure))
 
+const settings = {
+  offloads: true,
+  tunName: TUNNEL_NAME_LINUX,
+  udpSendBuffer: undefined,
+  udpReceiveBuffer: undefined
+}
+
 const layers = TunDeviceHost.layer.pipe(
   Layer.provide(TunInterfaceHost.layer),
-  Layer.provideMerge(outside({ offloads: true, tunName: TUNNEL_NAME_LINUX })),
+  Layer.provideMerge(outside(settings)),
   Layer.provideMerge(
     LogLive.layer({
       filter: process.env["RUST_LOG"] ?? process.env["FIREZONE_LOG"],

@@ -90,12 +90,16 @@ export class Connection {
     this.agent.schedule = this.#schedules.active
   }
 
-  /** Starts a handshake as the controlling side, unless one is under way or was just made (spec 11.8). */
-  proposeHandshake(now: number): void {
-    if (!this.agent.controlling || this.path === undefined) return
-    if (this.tunnel.isHandshaking || now - this.#lastInitiation < INITIATION_PAUSE) return
+  /**
+   * Starts a handshake as the controlling side, unless one is under way or was just made (spec 11.8). Returns whether it
+   * did.
+   */
+  proposeHandshake(now: number): boolean {
+    if (!this.agent.controlling || this.path === undefined) return false
+    if (this.tunnel.isHandshaking || now - this.#lastInitiation < INITIATION_PAUSE) return false
     this.#lastInitiation = now
     this.tunnel.initiate(now)
+    return true
   }
 
   addLocalCandidate(candidate: GatheredCandidate): string | undefined {

@@ -160,11 +160,8 @@ export class Node implements NodeApi {
     if (!connection.established) return Encapsulated.StillConnecting
     connection.touch(now)
     const outcome = this.#seal(connection, buffer, offset, length, now, this.transmit)
-    if (outcome === Encapsulated.NoSession) {
-      // Ten seconds before its end an unused session is only good for receiving, and the timers would wait for the end.
-      connection.proposeHandshake(now)
-      this.#advance(connection, now)
-    }
+    // Ten seconds before its end an unused session is only good for receiving, and the timers would wait for the end.
+    if (outcome === Encapsulated.NoSession && connection.proposeHandshake(now)) this.#advance(connection, now)
     return outcome
   }
 

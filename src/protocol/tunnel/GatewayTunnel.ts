@@ -134,8 +134,8 @@ export class GatewayTunnel {
 
   pollEvent(): GatewayTunnelEvent | undefined {
     if (this.#closed) return undefined
-    // Last: the portal wants to see a grant confirmed before candidates for it.
-    if (this.#events.length === 0) this.#queueCandidates()
+    // Behind the rest: the portal wants to see a grant confirmed before candidates for it.
+    this.#queueCandidates()
     return this.#events.shift()
   }
 

@@ -1,6 +1,7 @@
 /** Runs the client until it is told to stop or cannot go on. */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as LogLevel from "effect/LogLevel"
 import * as Stream from "effect/Stream"
 import * as os from "node:os"
 import { version } from "../model/version.ts"
@@ -9,17 +10,30 @@ import { DeviceIdentity } from "../services/DeviceIdentity.ts"
 import { TokenStore } from "../services/TokenStore.ts"
 import { Tunnel, type TunnelEvent } from "../services/Tunnel.ts"
 
+/** What has been said already, so that it is not said again. */
+interface Told {
+  hasSignedIn: boolean
+  /** Of the attempts to reach the portal since it was last there. */
+  portalReason: string | undefined
+}
+
 /** One line per change that an operator cares about; names and addresses only where the log rules allow them. */
-const report = (event: TunnelEvent, hasSignedIn: boolean): Effect.Effect<void> => {
+const report = (event: TunnelEvent, told: Told): Effect.Effect<void> => {
   switch (event._tag) {
     case "SignedIn":
+      told.hasSignedIn = true
+      told.portalReason = undefined
       return Effect.logInfo("signed in to the portal")
-    case "PortalLost":
-      return Effect.logWarning(
-        hasSignedIn ? "portal connection lost, existing access goes on" : "cannot sign in to the portal yet"
-      ).pipe(
-        Effect.annotateLogs({ reason: event.reason, retryInMillis: event.retryInMillis })
-      )
+    case "PortalLost": {
+      const isNews = told.portalReason !== event.reason
+      told.portalReason = event.reason
+      return Effect.logWithLevel(
+        isNews ? LogLevel.Warning : LogLevel.Debug,
+        told.hasSignedIn
+          ? "portal connection lost, existing access goes on"
+          : "cannot sign in to the portal yet, trying again"
+      ).pipe(Effect.annotateLogs({ reason: event.reason, retryInMillis: event.retryInMillis }))
+    }
     case "InterfaceUp":
       return Effect.logInfo("tunnel interface is up").pipe(
         Effect.annotateLogs({ ipv4: event.ipv4, ipv6: event.ipv6 })
@@ -86,15 +100,14 @@ export const connect = Effect.gen(function*() {
   yield* Effect.scoped(Effect.gen(function*() {
     const session = yield* (yield* Tunnel).start({ token, device })
     const firstInterface = yield* Deferred.make<void>()
-    let hasSignedIn = false
+    const told: Told = { hasSignedIn: false, portalReason: undefined }
     yield* session.events.pipe(
-      Stream.runForEach((event) => {
-        hasSignedIn ||= event._tag === "SignedIn"
-        return Effect.zipRight(
-          report(event, hasSignedIn),
+      Stream.runForEach((event) =>
+        Effect.zipRight(
+          report(event, told),
           event._tag === "InterfaceUp" ? Deferred.succeed(firstInterface, undefined) : Effect.void
         )
-      }),
+      ),
       Effect.annotateLogs("module", "tunnel"),
       Effect.forkScoped
     )

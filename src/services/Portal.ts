@@ -10,7 +10,7 @@ import type { ClientPush, ClientRequest, GatewayPush, GatewayRequest } from "../
 /** The portal does not know the token, or it ended: the only failure that needs a new one (portal spec section 4). */
 export class TokenRejected extends Data.TaggedError("TokenRejected")<{ readonly detail: string }> {
   override get message(): string {
-    return `the portal does not accept the token (${this.detail}); sign in again with a new one`
+    return `the portal does not accept the token (${this.detail}); it may have expired or been deleted: create a new one`
   }
 }
 
@@ -23,14 +23,16 @@ export class AuthenticationFailed extends Data.TaggedError("AuthenticationFailed
 
 /** Reconnecting took longer than allowed. */
 export class RetriesExhausted extends Data.TaggedError("RetriesExhausted")<{
+  /** Host and port of the portal. */
+  readonly portal: string
   readonly lastError: PortalDisconnected
   /** The sum of the delays between attempts. */
   readonly budgetMillis: number
 }> {
   override get message(): string {
-    return `no connection to the portal after retrying for ${
+    return `no connection to the portal at ${this.portal} after retrying for ${
       Math.round(this.budgetMillis / 1000)
-    } s: ${this.lastError.message}`
+    } s: ${this.lastError.message}; check the network, and that FIREZONE_API_URL is right`
   }
 }
 

@@ -218,7 +218,9 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
             ? backoff.failed(yield* Random.next)
             : backoff.failedWithRetryAfter(end.retryAfterMillis)
           if (retry._tag === "Exhausted") {
-            yield* failed(new RetriesExhausted({ lastError, budgetMillis: retry.budgetMillis }))
+            yield* failed(
+              new RetriesExhausted({ portal: options.url.host, lastError, budgetMillis: retry.budgetMillis })
+            )
             return false
           }
           yield* disconnected(lastError, Math.round(retry.delayMillis))

@@ -169,9 +169,15 @@ const upgrade = (
     // Stays: an error after the upgrade must find a listener.
     webSocket.on("error", (error) =>
       resume(
-        new ConnectFailed({ reason: `the portal's answer to the upgrade is none (${wordOf(error)})` })
+        new ConnectFailed({ reason: upgradeFailure(error) })
       ))
   })
+
+/** llhttp's codes begin with HPE_: bytes came, but no HTTP. */
+const upgradeFailure = (error: NodeJS.ErrnoException): string =>
+  error.code?.startsWith("HPE_") === true
+    ? `what answers as the portal does not speak HTTP (${error.code})`
+    : `the WebSocket upgrade with the portal failed (${wordOf(error)})`
 
 /** The body counts only for what it says of the refusal; what came in time is enough. */
 const readRefusal = (response: IncomingMessage): Effect.Effect<never, UpgradeRefused> =>

@@ -159,7 +159,8 @@ describe("the budget (spec 4, test 5)", () => {
       const { error } = yield* expectEvent(connection, "Failed")
       assert.strictEqual(
         error.message,
-        "no connection to the portal after retrying for 15 s: cannot connect to the portal (ECONNREFUSED)"
+        "no connection to the portal at 127.0.0.1:1 after retrying for 15 s: cannot connect to the portal (ECONNREFUSED); "
+          + "check the network, and that FIREZONE_API_URL is right"
       )
       assert.strictEqual(factory.dialled.length, 16)
     }))

@@ -127,7 +127,9 @@ export class World {
   send(datagram: Datagram): void {
     this.emitted += 1
     const { duplication, jitter, loss } = this.weather
-    const copies = this.random() < duplication ? 2 : 1
+    // Relays keep no transactions and would execute a request twice: of two allocations a client can know only one.
+    const isRequest = datagram.destination.port === RELAY_PORT && (datagram.bytes[0] ?? 0) < 4
+    const copies = this.random() < duplication && !isRequest ? 2 : 1
     for (let copy = 0; copy < copies; copy++) {
       if (this.random() < loss) continue
       this.later(LINK_DELAY + this.random() * jitter, () => this.#deliver(datagram))

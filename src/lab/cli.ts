@@ -43,6 +43,7 @@ const makeScreen = (stream: NodeJS.WriteStream) => {
 
 /** The end of each log of a lab, for whoever has to find out why a check failed: the folder goes with the lab. */
 const LOG_LIMIT = 8000
+const LOGS = ["client", "gateway", "gateway2", "portal", "relay", "relay2", "coturn", "web"]
 const logsOf = (folder: string, names: ReadonlyArray<string>): string =>
   names.map((name) => ({ name, file: path.join(folder, `${name}.log`) })).filter(({ file }) => fs.existsSync(file))
     .map(({ file, name }) => `--- ${name}\n${fs.readFileSync(file, "utf8").slice(-LOG_LIMIT).trimEnd()}\n---`).join(
@@ -69,14 +70,14 @@ const runScenario = (scenario: Scenario, json: boolean, showLogs: boolean): Effe
       yield* recorder.note(`network of ${topology.hosts.length} hosts is up after ${Date.now() - began} ms`)
       yield* Effect.gen(function*() {
         if (scenario.prepare !== undefined) yield* scenario.prepare(network)
-        const lab = yield* services.start(network)
+        const lab = yield* services.start(network, scenario.equipment)
         yield* recorder.note(`portal, relay, gateway and web server are up after ${Date.now() - began} ms`)
         yield* scenario.run(lab, recorder)
       }).pipe(Effect.onExit((exit) =>
         Effect.sync(() => {
           const passed = Exit.isSuccess(exit) && checks.every(({ ok }) => ok)
           if (showLogs || !passed && !Exit.isInterrupted(exit)) {
-            show(logsOf(network.folder, passed ? ["client"] : ["client", "gateway", "portal", "relay", "web"]))
+            show(logsOf(network.folder, passed ? ["client"] : LOGS))
           }
         })
       ))

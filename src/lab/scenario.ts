@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { LabError } from "./LabError.ts"
-import type { Lab } from "./services.ts"
+import type { Equipment, Lab } from "./services.ts"
 import type { Topology } from "./topology.ts"
 
 export interface Check {
@@ -29,6 +29,8 @@ export interface Scenario {
   readonly name: string
   /** One line for `lab list`. */
   readonly about: string
+  /** What runs on the hosts, where it is not the usual. */
+  readonly equipment?: Equipment
   /** Makes the network what the scenario is about, before anything starts on it. */
   readonly prepare?: (topology: Topology) => Effect.Effect<void, LabError>
   /** Judges from outside the client: exit codes of other programs, packets on links, the emulators' state. */

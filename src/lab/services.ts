@@ -1,11 +1,12 @@
 /** The lab's hosts at work: portal, relay, gateway and web server emulators, and the real client, each its own process. */
 import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { ask } from "./control.ts"
 import type { GatewayConfig, GatewayState } from "./gateway/gatewayProcess.ts"
 import { LabError } from "./LabError.ts"
+import type { StaticRelay } from "./portal/config.ts"
 import type { PortalConfig, PortalState } from "./portal/portalProcess.ts"
 import type { Daemon } from "./processes.ts"
 import type { RelayConfig, RelayState } from "./relay/relayProcess.ts"
@@ -24,11 +25,9 @@ export const ids = {
 
 /** Tokens that the portal emulator accepts; nothing else knows them. */
 export const tokens = { client: ".lab-client-token", gateway: ".lab-gateway-token", relay: ".lab-relay-token" } as const
-const STAMP_SECRET = "4c98bf59c99b3e467ecd7cf9d6b3e5279645fca59be67bc5bb4af3cf653761ab"
-
-const RELAY_PORT = 3478
 
 export const apiUrl = `ws://${addresses.portal}:${addresses.portalPort}/`
+export const apiUrl6 = `ws://[${addresses.portal6}]:${addresses.portalPort}/`
 
 export const clientEnvironment: Readonly<Record<string, string>> = {
   FIREZONE_TOKEN: tokens.client,
@@ -43,6 +42,12 @@ export const gatewayEnvironment: Readonly<Record<string, string>> = {
   FIREZONE_NAME: "lab-gateway"
 }
 
+const secondGatewayEnvironment = {
+  ...gatewayEnvironment,
+  FIREZONE_ID: "lab-gateway-2",
+  FIREZONE_NAME: "lab-gateway-2"
+}
+
 export const gatewayInterfaces: GatewayConfig = { uplink: "eth0", inside: "res0" }
 export const relayEnvironment: Readonly<Record<string, string>> = {
   FIREZONE_TOKEN: tokens.relay,
@@ -51,20 +56,43 @@ export const relayEnvironment: Readonly<Record<string, string>> = {
   PUBLIC_IP6_ADDR: addresses.relay6
 }
 
+/** Unix seconds. */
+export const tokensExpireAt = Math.floor(Date.now() / 1000) + 30 * 24 * 60 * 60
+
+/** As the portal and the relays know them. */
+export const relays = [
+  {
+    stampSecret: "4c98bf59c99b3e467ecd7cf9d6b3e5279645fca59be67bc5bb4af3cf653761ab",
+    ipv4: addresses.relay4,
+    ipv6: addresses.relay6,
+    port: 3478
+  },
+  {
+    stampSecret: "a3b7d0e5f1c24986b5e07d3fa91c6d8820f4be17c95a63d1e8720b4f96dc35ea",
+    ipv4: addresses.secondRelay4,
+    ipv6: addresses.secondRelay6,
+    port: 3478
+  }
+] as const satisfies ReadonlyArray<StaticRelay & RelayConfig>
+
+export interface Emulator<State> {
+  readonly state: Effect.Effect<State, LabError>
+  readonly command: (path: string, body?: unknown) => Effect.Effect<unknown, LabError>
+  /** Ends the process: SIGKILL leaves it no time to say goodbye to anybody. */
+  readonly end: (signal: "SIGTERM" | "SIGKILL") => Effect.Effect<void>
+  /** Starts it again; returns when it answers us. */
+  readonly start: Effect.Effect<void, LabError>
+}
+
 export interface Lab {
   readonly topology: Topology
-  readonly portal: {
-    readonly state: Effect.Effect<PortalState, LabError>
-    readonly command: (path: string, body?: unknown) => Effect.Effect<unknown, LabError>
-  }
-  readonly relay: {
-    readonly state: Effect.Effect<RelayState, LabError>
-    readonly command: (path: string, body?: unknown) => Effect.Effect<unknown, LabError>
-  }
-  readonly gateway: {
-    readonly state: Effect.Effect<GatewayState, LabError>
-    readonly command: (path: string, body?: unknown) => Effect.Effect<unknown, LabError>
-  }
+  readonly portal: Emulator<PortalState>
+  /** One, or two if the scenario wants a second one. */
+  readonly relays: ReadonlyArray<Emulator<RelayState>>
+  readonly gateways: ReadonlyArray<Emulator<GatewayState>>
+  /** The first ones. */
+  readonly relay: Emulator<RelayState>
+  readonly gateway: Emulator<GatewayState>
   /** Starts the client as a user would: the built executable with nothing but flags and environment. */
   readonly startClient: (
     options?: { readonly args?: ReadonlyArray<string>; readonly env?: Readonly<Record<string, string>> }
@@ -79,67 +107,83 @@ export const clientArguments = (topology: Topology): ReadonlyArray<string> => [
   path.join(topology.folder, "client-state")
 ]
 
-const socket = (topology: Topology, name: string): string => path.join(topology.folder, `${name}.sock`)
-
-export interface StartOptions {
+/** What is on the hosts. */
+export interface Equipment {
   readonly without?: ReadonlySet<Role>
+  readonly secondRelay?: boolean
+  /** Of the same site, not behind a NAT. */
+  readonly secondGateway?: boolean
+  /** Where the first gateway finds the portal. */
+  readonly gatewayApiUrl?: string
+}
+
+export interface StartOptions extends Equipment {
   /** The client's executable, which also runs the emulators; the running program unless given. */
   readonly executable?: string
 }
 
-/** Starts `lab serve NAME` on a host and waits until its control socket answers. */
-const serve = (
-  topology: Topology,
-  executable: string,
-  host: HostName,
-  name: string,
-  config: object,
-  env: Readonly<Record<string, string>> = {}
-): Effect.Effect<Daemon, LabError, Scope.Scope> =>
-  Effect.gen(function*() {
-    const daemon = yield* topology.daemon(
-      host,
-      name,
-      [
-        ...[process.execPath, executable, "lab", "serve", name],
-        JSON.stringify({ ...config, control: socket(topology, name) })
-      ],
-      env
-    )
-    const ready = yield* eventually(
-      Effect.suspend(() =>
-        daemon.hasExited()
-          ? Effect.fail(
-            new LabError({ what: `${name} emulator`, why: `ended at start:\n${daemon.log().slice(-2000)}` })
-          )
-          : Effect.orElseSucceed(Effect.as(ask(socket(topology, name), "/state"), true), () => false)
-      ),
-      15_000
-    )
-    if (ready === undefined) {
-      return yield* new LabError({ what: `${name} emulator`, why: `did not start:\n${daemon.log().slice(-2000)}` })
-    }
-    return daemon
-  })
-
-const relayConfig: RelayConfig = {
-  ipv4: addresses.relay4,
-  ipv6: addresses.relay6,
-  port: RELAY_PORT,
-  stampSecret: STAMP_SECRET
+interface Place {
+  readonly host: HostName
+  /** Of its log and its control socket. */
+  readonly name: string
 }
 
-/** Without the relay emulator the portal knows of none until one signs in. */
-const portalConfig = (relayEmulator: boolean): PortalConfig => ({
+type EmulatorRole = "web" | "portal" | "relay" | "gateway"
+
+/** An emulator that is not running yet. */
+const emulator = <State>(
+  topology: Topology,
+  executable: string,
+  role: EmulatorRole,
+  { host, name }: Place,
+  config: object,
+  env: Readonly<Record<string, string>> = {}
+): Effect.Effect<Emulator<State>, never, Scope.Scope> =>
+  Effect.map(Effect.scope, (scope) => {
+    const control = path.join(topology.folder, `${name}.sock`)
+    const argv = [
+      ...[process.execPath, executable, "lab", "serve", role],
+      JSON.stringify({ ...config, control })
+    ]
+    let daemon: Daemon | undefined
+    const failure = (why: string): LabError =>
+      new LabError({ what: `${name} emulator`, why: `${why}:\n${daemon?.log().slice(-2000)}` })
+    return {
+      state: ask<State>(control, "/state"),
+      command: (path, body) => ask<unknown>(control, path, body),
+      end: (signal) =>
+        Effect.suspend(() => {
+          daemon?.signal(signal)
+          return Effect.asVoid(daemon?.exit ?? Effect.void)
+        }),
+      start: Effect.gen(function*() {
+        // One that was killed has left it.
+        fs.rmSync(control, { force: true })
+        const started = yield* Scope.extend(topology.daemon(host, name, argv, env), scope)
+        daemon = started
+        const isReady = yield* eventually(
+          Effect.suspend(() =>
+            started.hasExited()
+              ? Effect.fail(failure("ended at start"))
+              : Effect.orElseSucceed(Effect.as(ask(control, "/state"), true), () => false)
+          ),
+          15_000
+        )
+        if (isReady === undefined) return yield* failure("did not start")
+      })
+    }
+  })
+
+/** A relay that the portal is not told of here has to sign in. */
+const portalConfig = (relays: ReadonlyArray<StaticRelay>): PortalConfig => ({
   host: "::",
   port: addresses.portalPort,
   clientTokens: [tokens.client],
   gatewayTokens: [tokens.gateway],
   relayTokens: [tokens.relay],
+  tokensExpireAt,
   iceless: false,
-  relays: relayEmulator
-    ? [{ stampSecret: STAMP_SECRET, ipv4: addresses.relay4, ipv6: addresses.relay6, port: RELAY_PORT }]
-    : [],
+  relays,
   sites: [{ id: ids.site, name: "Lab" }],
   resources: [
     {
@@ -167,37 +211,61 @@ const portalConfig = (relayEmulator: boolean): PortalConfig => ({
 /** Starts every emulator but those left out, and waits until they are ready for a client. */
 export const start = (
   topology: Topology,
-  { executable = path.resolve(process.argv[1] ?? ""), without = new Set() }: StartOptions = {}
+  {
+    executable = path.resolve(process.argv[1] ?? ""),
+    gatewayApiUrl = apiUrl,
+    secondGateway = false,
+    secondRelay = false,
+    without = new Set()
+  }: StartOptions = {}
 ): Effect.Effect<Lab, LabError, Scope.Scope> =>
   Effect.gen(function*() {
-    yield* Effect.all([
-      serve(topology, executable, "res", "web", { echo: [addresses.resource4, addresses.resource6] }),
-      serve(topology, executable, "inet", "portal", portalConfig(!without.has("relay"))),
-      ...(without.has("relay") ? [] : [serve(topology, executable, "inet", "relay", relayConfig)])
-    ], { concurrency: "unbounded", discard: true })
-    const endpoint = <State>(name: string) => ({
-      state: ask<State>(socket(topology, name), "/state"),
-      command: (path: string, body?: unknown) => ask<unknown>(socket(topology, name), path, body)
+    const make = <State>(
+      role: EmulatorRole,
+      place: Place,
+      config: object,
+      env?: Readonly<Record<string, string>>
+    ) => emulator<State>(topology, executable, role, place, config, env)
+    const web = yield* make("web", { host: "res", name: "web" }, { echo: [addresses.resource4, addresses.resource6] })
+    const present = relays.slice(0, without.has("relay") ? 0 : secondRelay ? 2 : 1)
+    const portal = yield* make<PortalState>("portal", { host: "inet", name: "portal" }, portalConfig(present))
+    const relay = yield* make<RelayState>("relay", { host: "inet", name: "relay" }, relays[0])
+    const other = yield* make<RelayState>("relay", { host: "inet", name: "relay2" }, relays[1])
+    const gateway = yield* make<GatewayState>("gateway", { host: "gw", name: "gateway" }, gatewayInterfaces, {
+      ...gatewayEnvironment,
+      FIREZONE_API_URL: gatewayApiUrl
     })
-    const portal = endpoint<PortalState>("portal")
-    if (!without.has("gateway")) {
-      yield* serve(topology, executable, "gw", "gateway", gatewayInterfaces, gatewayEnvironment)
-      const online = yield* eventually(
-        Effect.map(portal.state, (state) => state.gateways.some((gateway) => gateway.connected)),
-        15_000
-      )
-      if (online === undefined) {
-        return yield* new LabError({
-          what: "gateway emulator",
-          why: `did not sign in:\n${fs.readFileSync(path.join(topology.folder, "gateway.log"), "utf8").slice(-2000)}`
-        })
-      }
+    const otherGateway = yield* make<GatewayState>(
+      "gateway",
+      { host: "gw2", name: "gateway2" },
+      gatewayInterfaces,
+      secondGatewayEnvironment
+    )
+    const gateways = without.has("gateway") ? [] : secondGateway ? [gateway, otherGateway] : [gateway]
+    const startAll = (emulators: ReadonlyArray<Emulator<unknown>>) =>
+      Effect.forEach(emulators, ({ start }) => start, { concurrency: "unbounded", discard: true })
+    yield* startAll([web, portal, ...[relay, other].slice(0, present.length)])
+    yield* startAll(gateways)
+    const online = yield* eventually(
+      Effect.map(
+        portal.state,
+        (state) => state.gateways.filter(({ connected }) => connected).length === gateways.length
+      ),
+      15_000
+    )
+    if (online === undefined) {
+      return yield* new LabError({
+        what: "gateway emulator",
+        why: `did not sign in:\n${fs.readFileSync(path.join(topology.folder, "gateway.log"), "utf8").slice(-2000)}`
+      })
     }
     return {
       topology,
       portal,
-      relay: endpoint<RelayState>("relay"),
-      gateway: endpoint<GatewayState>("gateway"),
+      relay,
+      gateway,
+      relays: [relay, other].slice(0, present.length),
+      gateways,
       startClient: ({ args = [], env = {} } = {}) =>
         topology.daemon("client", "client", [process.execPath, executable, ...clientArguments(topology), ...args], {
           ...clientEnvironment,

@@ -5,10 +5,12 @@
  *   [ client ]                                                 |            203.0.113.2  portal
  *                 lan0   192.168.20.2 --[ natl 203.0.113.20 ]--+--[ inet ]  203.0.113.3, .4  relays
  *                                                              |            203.0.113.5  public DNS
- *   [ res ]-- 172.20.0.0/24 --[ gw ] 10.0.30.2 --[ natg 203.0.113.30 ]--+
+ *   [     ]-- 172.20.0.0/24 --[ gw ] 10.0.30.2 --[ natg 203.0.113.30 ]--+
+ *   [ res ]                                                            |
+ *   [     ]-- 172.20.1.0/24 --[ gw2 203.0.113.40 ]---------------------+
  *
- * IPv6: inet 2001:db8::/64; 2001:db8:10::/64 (wifi), :20: (lan) and :30: (gw) are routed behind stateful firewalls,
- * without NAT; res has fd20::/64. Every host has its own /run and /etc besides its network, so nothing of a daemon that
+ * IPv6: inet 2001:db8::/64, where gw2 is ::40; 2001:db8:10::/64 (wifi), :20: (lan) and :30: (gw) are routed behind stateful
+ * firewalls, without NAT; res has fd20::/64 and, towards gw2, fd20:1::/64. Every host has its own /run and /etc besides its network, so nothing of a daemon that
  * runs on one is seen by another host or by this machine.
  */
 import * as Effect from "effect/Effect"
@@ -20,25 +22,30 @@ import { folderOf, isOwnFolder, nameFor, namespaceFile, namespaceOf, remove, rem
 import { type Daemon, daemon, environment, must, type Output, run, type RunOptions, spawn } from "./processes.ts"
 import { namespaceKey } from "./procfs.ts"
 
-export const hosts = ["client", "natw", "natl", "natg", "inet", "gw", "res"] as const
+export const hosts = ["client", "natw", "natl", "natg", "inet", "gw", "gw2", "res"] as const
 export type HostName = (typeof hosts)[number]
 export type Router = "natw" | "natl" | "natg"
 export type Uplink = "wifi" | "lan"
-export type NatType = "home" | "symmetric" | "fullcone" | "udp-relay-only" | "udp-blocked"
+export type NatType = "home" | "symmetric" | "fullcone" | "udp-relay-only" | "udp-3478-only" | "udp-blocked"
 
 export const addresses = {
   portal: "203.0.113.2",
+  portal6: "2001:db8::2",
   portalPort: 8081,
   relay4: "203.0.113.3",
   relay6: "2001:db8::3",
   secondRelay4: "203.0.113.4",
   secondRelay6: "2001:db8::4",
   dns4: "203.0.113.5",
+  wifiRouter4: "203.0.113.10",
   /** Of the client on its preferred uplink. */
   clientRouter4: "203.0.113.20",
   client6: "2001:db8:20::2",
   gateway4: "10.0.30.2",
   gateway6: "2001:db8:30::2",
+  gatewayRouter4: "203.0.113.30",
+  secondGateway4: "203.0.113.40",
+  secondGateway6: "2001:db8::40",
   resource4: "172.20.0.10",
   resource6: "fd20::10",
   resourceNetwork4: "172.20.0.0/24",
@@ -96,19 +103,29 @@ link add eth0 netns ${ns("gw")} type veth peer name lan0 netns ${ns("natg")}
 link add wan0 netns ${ns("natw")} type veth peer name pw netns ${ns("inet")}
 link add wan0 netns ${ns("natl")} type veth peer name pl netns ${ns("inet")}
 link add wan0 netns ${ns("natg")} type veth peer name pg netns ${ns("inet")}
+link add eth0 netns ${ns("gw2")} type veth peer name pg2 netns ${ns("inet")}
 link add eth0 netns ${ns("res")} type veth peer name res0 netns ${ns("gw")}
+link add eth1 netns ${ns("res")} type veth peer name res0 netns ${ns("gw2")}
 `
+
+/** Of the Internet, one for each who is connected to it. */
+export const ports = ["pw", "pl", "pg", "pg2"] as const
 
 const inetCommands = (): string =>
   [
     "link add br0 type bridge mcast_snooping 0",
     "link set br0 up",
-    ...["pw", "pl", "pg"].flatMap((port) => [`link set ${port} master br0`, `link set ${port} up`]),
+    ...ports.flatMap((port) => [`link set ${port} master br0`, `link set ${port} up`]),
     "link set lo up",
     ...[1, 2, 3, 4, 5].flatMap((
       n
     ) => [`addr add 203.0.113.${n}/24 dev br0`, `addr add 2001:db8::${n}/64 dev br0 nodad`]),
-    ...[10, 20, 30].map((n) => `route add 2001:db8:${n}::/64 via 2001:db8::${n}`)
+    ...[10, 20, 30].map((n) => `route add 2001:db8:${n}::/64 via 2001:db8::${n}`),
+    // What is sent to private addresses gets lost on the way, as it does out there, and is not refused at once.
+    "link add sink0 type veth peer name sink1",
+    "link set sink0 arp off up",
+    "link set sink1 up",
+    ...["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"].map((network) => `route add ${network} dev sink0`)
   ].join("\n")
 
 const routerCommands = (n: number, lan: string): string => `
@@ -135,9 +152,26 @@ addr add 172.20.0.1/24 dev res0
 addr add fd20::1/64 dev res0 nodad
 `
 
+const secondGatewayCommands = `
+link set lo up
+link set eth0 up
+addr add ${addresses.secondGateway4}/24 dev eth0
+addr add ${addresses.secondGateway6}/64 dev eth0 nodad
+route add default via 203.0.113.1
+route add default via 2001:db8::1
+link set res0 up
+addr add 172.20.1.1/24 dev res0
+addr add fd20:1::1/64 dev res0 nodad
+route add ${addresses.resourceNetwork4} via 172.20.1.2
+route add ${addresses.resourceNetwork6} via fd20:1::2
+`
+
 const resourceCommands = `
 link set lo up
 link set eth0 up
+link set eth1 up
+addr add 172.20.1.2/24 dev eth1
+addr add fd20:1::2/64 dev eth1 nodad
 addr add 172.20.0.10/24 dev eth0
 addr add 172.20.0.53/24 dev eth0
 addr add fd20::10/64 dev eth0 nodad
@@ -157,6 +191,8 @@ const natRules = (router: Router, type: NatType): string => {
   const destination = type === "fullcone" ? `iifname wan0 udp dport 1024-65535 dnat to ${insideOf[router]};` : ""
   const firewall = type === "udp-relay-only"
     ? `oifname wan0 meta l4proto udp ip daddr != ${relays4} drop; oifname wan0 meta l4proto udp ip6 daddr != ${relays6} drop;`
+    : type === "udp-3478-only"
+    ? "oifname wan0 udp dport != 3478 drop;"
     : type === "udp-blocked"
     ? "oifname wan0 meta l4proto udp drop;"
     : ""
@@ -341,6 +377,7 @@ const build = (lab: string): Effect.Effect<Topology, LabError> =>
     yield* batch("natl", routerCommands(20, "192.168.20"))
     yield* batch("natg", routerCommands(30, "10.0.30"))
     yield* batch("gw", gatewayCommands)
+    yield* batch("gw2", secondGatewayCommands)
     yield* batch("res", resourceCommands)
     yield* batch("client", "link set lo up\n")
     yield* topology.plug("wifi")

@@ -1,5 +1,6 @@
 /** What scenarios find out from outside the client, and how they bring it up. */
 import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 import type { LabError } from "../LabError.ts"
 import { eventually, type Recorder } from "../scenario.ts"
 import type { Lab } from "../services.ts"
@@ -63,14 +64,27 @@ export const fetchPage = (lab: Lab, recorder: Recorder, address: string) =>
     )
   })
 
-/** Downloads `bytes` with curl and compares the SHA-256 that `sha256sum` finds. */
-export const download = (lab: Lab, address: string, bytes: number, seconds = 120) =>
+interface DownloadOptions {
+  /** It has failed after this long; 120 unless given. */
+  readonly seconds?: number
+  /** As fast as it goes unless given. */
+  readonly bytesPerSecond?: number
+}
+
+/** Downloads `bytes` with curl, over one TCP connection, and compares the SHA-256 that `sha256sum` finds. */
+export const download = (
+  lab: Lab,
+  address: string,
+  bytes: number,
+  { bytesPerSecond, seconds = 120 }: DownloadOptions = {}
+) =>
   Effect.gen(function*() {
     const began = Date.now()
+    const rate = bytesPerSecond === undefined ? "" : `--limit-rate ${bytesPerSecond}`
     const { stdout, stderr, code } = yield* lab.topology.run("client", [
       "sh",
       "-c",
-      `curl -sS -m ${seconds} http://${host(address)}/bytes/${bytes} | sha256sum`
+      `curl -sS ${rate} -m ${seconds} http://${host(address)}/bytes/${bytes} | sha256sum`
     ], { timeoutMillis: (seconds + 10) * 1000 })
     const millis = Date.now() - began
     const right = code === 0 && stdout.startsWith(expectedSha256(bytes))
@@ -83,6 +97,63 @@ export const download = (lab: Lab, address: string, bytes: number, seconds = 120
         : `wrong SHA-256 or no answer: ${stderr.trim() || stdout.trim()}`
     }
   })
+
+/** A ping every tenth of a second for as long as the scope lasts. Times are Unix milliseconds. */
+export interface Heartbeat {
+  /** How long after `since` the first answer came to a ping that was sent after it; `undefined` if none did in time. */
+  readonly recovery: (since: number, withinMillis: number) => Effect.Effect<number | undefined>
+  /** Between answers from `since` until now. */
+  readonly longestSilence: (since: number) => number
+}
+
+export const startHeartbeat = (lab: Lab, address: string): Effect.Effect<Heartbeat, LabError, Scope.Scope> =>
+  Effect.map(lab.topology.daemon("client", "ping", ["ping", "-n", "-D", "-i", "0.1", address]), ({ log }) => {
+    const answers = () =>
+      [...log().matchAll(/^\[([0-9.]+)\] .* time=([0-9.]+) ms/gm)].map(([, at, time]) => ({
+        at: Number(at) * 1000,
+        sentAt: Number(at) * 1000 - Number(time)
+      }))
+    return {
+      recovery: (since, withinMillis) =>
+        eventually(
+          Effect.sync(() => {
+            const first = answers().find(({ sentAt }) => sentAt > since)
+            return first === undefined ? undefined : Math.round(first.at - since)
+          }),
+          withinMillis
+        ),
+      longestSilence: (since) => {
+        const times = [since, ...answers().map(({ at }) => at).filter((at) => at > since), Date.now()]
+        return Math.round(Math.max(...times.slice(1).map((at, index) => at - (times[index] ?? at))))
+      }
+    }
+  })
+
+/** The first packet to a resource makes the connection, and waits for it. */
+export const connect = (lab: Lab, recorder: Recorder, address: string, boundMillis: number) =>
+  Effect.gen(function*() {
+    const began = Date.now()
+    const [first] = yield* ping(lab, address, 1)
+    const millis = Date.now() - began
+    yield* recorder.check(
+      "connected",
+      first !== undefined && millis <= boundMillis,
+      first === undefined
+        ? "no answer to the first ping"
+        : `the first ping, sent before there was a connection, came back after ${millis} ms; at most ${boundMillis} ms`
+    )
+  })
+
+/** The emulator of the portal has seen nothing that a real one would not expect. */
+export const noViolations = (lab: Lab, recorder: Recorder) =>
+  Effect.flatMap(lab.portal.state, ({ violations }) =>
+    recorder.check(
+      "no violations",
+      violations.length === 0,
+      violations.length === 0
+        ? "the portal was sent nothing odd"
+        : violations.map(({ what, who }) => `${who}: ${what}`).join("; ")
+    ))
 
 /** Starts the client and waits until the portal and the kernel both say that it is up. */
 export const bringUp = (

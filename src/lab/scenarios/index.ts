@@ -1,4 +1,18 @@
 import type { Scenario } from "../scenario.ts"
 import { direct, directIpv6, relayed } from "./direct.ts"
+import * as paths from "./paths.ts"
 
-export const scenarios: ReadonlyArray<Scenario> = [direct, directIpv6, relayed]
+export const scenarios: ReadonlyArray<Scenario> = [
+  direct,
+  directIpv6,
+  relayed,
+  paths.nat,
+  paths.symmetric,
+  paths.symmetricCoturn,
+  paths.relayOnly,
+  paths.relayOnlyCoturn,
+  paths.ipv4Only,
+  paths.ipv6Only,
+  paths.mixed,
+  paths.mixedReverse
+]

@@ -5,6 +5,8 @@ import type * as Redacted from "effect/Redacted"
 import * as DeviceIdentityHost from "../layers/config/DeviceIdentityHost.ts"
 import * as TokenStoreFile from "../layers/config/TokenStoreFile.ts"
 import * as ProtocolCryptoLive from "../layers/crypto/ProtocolCryptoLive.ts"
+import * as DnsForwarderLive from "../layers/dns/DnsForwarderLive.ts"
+import * as SystemResolversHost from "../layers/dns/SystemResolversHost.ts"
 import * as LogLive from "../layers/log/LogLive.ts"
 import * as NetworkChangesHost from "../layers/network/NetworkChangesHost.ts"
 import * as ReadinessPollerKoffi from "../layers/poll/ReadinessPollerKoffi.ts"
@@ -49,6 +51,7 @@ const peerSocketOptions = ({ offloads, udpReceiveBuffer, udpSendBuffer }: Socket
 export const outside = (settings: SocketSettings) =>
   PortalLive.layer.pipe(
     Layer.provideMerge(HostResolverLive.layer),
+    Layer.provideMerge(SystemResolversHost.layer),
     Layer.provideMerge(DnsSocketLive.layer),
     Layer.provideMerge(PeerSocketHost.layerWith(peerSocketOptions(settings))),
     Layer.provideMerge(SocketFactoryHost.layer),
@@ -61,6 +64,7 @@ export const tunnel = (settings: SocketSettings) =>
     Layer.provide(TunDeviceHost.layer),
     Layer.provide(TunInterfaceHost.layer),
     Layer.provide(ProtocolCryptoLive.layer),
+    Layer.provide(DnsForwarderLive.layer),
     Layer.provideMerge(outside(settings))
   )
 

@@ -1,6 +1,7 @@
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import type * as Effect from "effect/Effect"
+import type * as Either from "effect/Either"
 import type { SocketAddress } from "../model/Route.ts"
 import type { RouteError } from "./RouteResolver.ts"
 import type { ConnectTimedOut, RoutingLoopPreventionFailed, SocketFailed } from "./SocketFactory.ts"
@@ -40,7 +41,16 @@ export class DnsSocket extends Context.Tag("firezone-headless-client/services/Dn
     resolver: SocketAddress,
     timeoutMillis?: number
   ) => Effect.Effect<Uint8Array, DnsSocketError>
-  /** The same over a TCP connection of its own, with the 2-byte length framing of RFC 7766. */
+  /**
+   * The same without a time limit and without a fiber, for queries by the thousand. `onOutcome` is called once, after
+   * the call has returned, unless the function that it returns is called before: that one ends the query.
+   */
+  readonly unsafeUdp: (
+    query: Uint8Array,
+    resolver: SocketAddress,
+    onOutcome: (outcome: Either.Either<Uint8Array, DnsSocketError>) => void
+  ) => () => void
+  /** As `udp` over a TCP connection of its own, with the 2-byte length framing of RFC 7766. */
   readonly tcp: (
     query: Uint8Array,
     resolver: SocketAddress,

@@ -1,6 +1,7 @@
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import type * as Effect from "effect/Effect"
+import type * as Either from "effect/Either"
 import type * as Scope from "effect/Scope"
 import type * as net from "node:net"
 import type { SyscallError } from "../ffi/SyscallError.ts"
@@ -48,6 +49,10 @@ export class SocketFactory extends Context.Tag("firezone-headless-client/service
     local: SocketAddress,
     options?: DescriptorOptions
   ) => Effect.Effect<number, SocketFailed | RoutingLoopPreventionFailed, Scope.Scope>
+  /** As `udp` with the kernel's buffers, synchronously and by the thousand; the caller closes the descriptor. */
+  readonly unsafeUdp: (
+    local: SocketAddress
+  ) => Either.Either<number, SocketFailed | RoutingLoopPreventionFailed>
   /**
    * Connects from the source that the route cache names, within 5 s, `TCP_NODELAY` on. The socket belongs to the caller,
    * who destroys it; interruption while connecting leaves nothing open. It can be interrupted even where the caller

@@ -1,8 +1,11 @@
 /** A DNS socket whose answers the test sets; records what it was asked. */
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import type { SocketAddress } from "../../src/model/Route.ts"
 import { DnsSocket, type DnsSocketError, DnsTimedOut } from "../../src/services/DnsSocket.ts"
+
+const FOREVER = 2 ** 31 - 1
 
 export interface DnsQuestion {
   readonly query: Uint8Array
@@ -31,7 +34,17 @@ export const makeDnsSocketDouble = (): DnsSocketDouble => {
   const double: DnsSocketDouble = {
     asked: [],
     answer: ({ resolver }) => new DnsTimedOut({ resolver }),
-    layer: Layer.sync(DnsSocket, () => DnsSocket.of({ udp: exchange("udp"), tcp: exchange("tcp") }))
+    layer: Layer.sync(DnsSocket, () =>
+      DnsSocket.of({
+        udp: exchange("udp"),
+        tcp: exchange("tcp"),
+        unsafeUdp: (query, resolver, onOutcome) =>
+          Effect.runCallback(Effect.either(exchange("udp")(query, resolver, FOREVER)), {
+            onExit: (exit) => {
+              if (Exit.isSuccess(exit)) onOutcome(exit.value)
+            }
+          })
+      }))
   }
   return double
 }

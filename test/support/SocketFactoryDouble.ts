@@ -54,6 +54,9 @@ export const makeSocketFactoryDouble = (): SocketFactoryDouble => {
     layer: Layer.sync(SocketFactory, () =>
       SocketFactory.of({
         udp: () => Effect.dieMessage("no UDP socket is expected here"),
+        unsafeUdp: () => {
+          throw new Error("no UDP socket is expected here")
+        },
         tcp: (remote) =>
           Effect.suspend(() => {
             double.dialled.push(remote)

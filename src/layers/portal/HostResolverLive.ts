@@ -21,7 +21,7 @@ import {
 } from "../../protocol/wire/dns.ts"
 import { DnsSocket } from "../../services/DnsSocket.ts"
 import { HostResolver, HostUnresolved } from "../../services/HostResolver.ts"
-import { systemServers } from "./systemServers.ts"
+import { SystemResolvers } from "../../services/SystemResolvers.ts"
 
 const QUERY_TIMEOUT_MILLIS = 2000
 const DNS_PORT = 53
@@ -29,8 +29,6 @@ const DNS_PORT = 53
 const MAX_ADDRESSES = 16
 
 export interface HostResolverOptions {
-  /** Asked each time until `setServers` says otherwise. */
-  readonly systemServers: () => ReadonlyArray<IpAddress>
   /** `undefined` where there is none. */
   readonly hostsFile: string | undefined
 }
@@ -44,9 +42,16 @@ type Answer =
 const make = (options: HostResolverOptions) =>
   Effect.gen(function*() {
     const socket = yield* DnsSocket
+    const system = yield* SystemResolvers
     let configured: ReadonlyArray<SocketAddress> | undefined
-    const servers = Effect.sync(() =>
-      configured ?? usable(options.systemServers().map((address) => new SocketAddress(address, DNS_PORT)))
+    /** The system's, asked each time, until `setServers` says otherwise. */
+    const servers = Effect.suspend(() =>
+      configured !== undefined
+        ? Effect.succeed(configured)
+        : Effect.map(
+          system.current,
+          (addresses) => usable(addresses.map((address) => new SocketAddress(address, DNS_PORT)))
+        )
     )
 
     const ask = (transport: "udp" | "tcp", server: SocketAddress, query: Uint8Array): Effect.Effect<Answer> =>
@@ -151,10 +156,10 @@ const hostsEntries = (file: string | undefined, host: string): ReadonlyArray<IpA
   })
 }
 
-export const layerWith = (options: HostResolverOptions): Layer.Layer<HostResolver, never, DnsSocket> =>
-  Layer.effect(HostResolver, make(options))
+export const layerWith = (
+  options: HostResolverOptions
+): Layer.Layer<HostResolver, never, DnsSocket | SystemResolvers> => Layer.effect(HostResolver, make(options))
 
 export const layer = layerWith({
-  systemServers,
   hostsFile: process.platform === "win32" ? undefined : "/etc/hosts"
 })

@@ -1,25 +1,22 @@
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import type * as net from "node:net"
+import { EpollSet } from "../../ffi/linux/epoll.ts"
 import { errnoName } from "../../ffi/linux/libc.ts"
-import { connectSocket, DatagramReader, encodeSockaddr, sendDatagram } from "../../ffi/linux/socket.ts"
+import { DatagramReader } from "../../ffi/linux/socket.ts"
 import { SyscallError } from "../../ffi/SyscallError.ts"
-import { ipFromBytes, ipToBytes, SocketAddress } from "../../protocol/wire/address.ts"
+import type { SocketAddress } from "../../protocol/wire/address.ts"
 import { DnsMalformed, DnsSocket, type DnsSocketError, DnsTimedOut } from "../../services/DnsSocket.ts"
 import { ReadinessPoller } from "../../services/ReadinessPoller.ts"
 import { RouteCache } from "../../services/RouteCache.ts"
 import { SocketFactory, SocketFailed } from "../../services/SocketFactory.ts"
-import { isSourceGone } from "./isSourceGone.ts"
+import { DNS_HEADER, idOf, UdpQueries } from "./UdpQueries.ts"
 
-const HEADER = 12 // RFC 1035 section 4.1.1
 const MAX_MESSAGE = 65535
 const TIMEOUT_MILLIS = 5000
 
-const idOf = (message: Uint8Array): number => (message[0] as number) << 8 | message[1] as number
-
 const checkQuery = (query: Uint8Array): Effect.Effect<void> =>
-  query.length >= HEADER && query.length <= MAX_MESSAGE
+  query.length >= DNS_HEADER && query.length <= MAX_MESSAGE
     ? Effect.void
     : Effect.die(new RangeError(`a DNS query of ${query.length} bytes`))
 
@@ -56,7 +53,7 @@ const exchangeOverTcp = (
         if (filled < received.length) return
         if (headed) return idOf(received) === idOf(query) ? resume(Effect.succeed(received)) : malformed()
         const length = (received[0] as number) << 8 | received[1] as number
-        if (length < HEADER) return malformed()
+        if (length < DNS_HEADER) return malformed()
         headed = true
         received = new Uint8Array(length)
         filled = 0
@@ -73,46 +70,14 @@ const make = Effect.gen(function*() {
   const routes = yield* RouteCache
   const sockets = yield* SocketFactory
   const poller = yield* ReadinessPoller
-  // One for all: what is received is looked at, and copied if it is the answer, before anything else runs.
-  const reader = new DatagramReader(MAX_MESSAGE)
-
-  const exchangeOverUdp = (query: Uint8Array, resolver: SocketAddress) =>
-    Effect.gen(function*() {
-      const { source } = yield* routes.get(resolver.address)
-      const failed = (cause: SyscallError) => new SocketFailed({ operation: `query ${resolver.text}`, cause })
-      const fd = yield* sockets.udp(new SocketAddress(source, 0))
-      // Connected, the system lets only the resolver's datagrams in and tells when nobody listens there.
-      const remote = encodeSockaddr(ipToBytes(resolver.address), resolver.port)
-      yield* Either.mapLeft(connectSocket(fd, remote), failed)
-      let finish: ((answer: Effect.Effect<Uint8Array, SocketFailed | DnsMalformed>) => void) | undefined
-      yield* Effect.mapError(poller.watch(fd, () => finish !== undefined && receive(finish)), failed)
-      const receive = (resume: NonNullable<typeof finish>): void => {
-        // A few at a time: whoever floods this port must not keep the loop from turning.
-        for (let i = 0; i < 16; i++) {
-          const received = reader.receive(fd)
-          if (Either.isLeft(received)) return resume(failed(received.left))
-          if (received.right === undefined) return
-          const sender = reader.sender()
-          if (sender === undefined || sender.port !== resolver.port) continue
-          const family = sender.address.length === 4 ? 4 : 6
-          if (ipFromBytes(sender.address, 0, family) !== resolver.address) continue
-          if (received.right < 2 || idOf(reader.bytes) !== idOf(query)) continue
-          return resume(
-            received.right < HEADER
-              ? new DnsMalformed({ resolver })
-              : Effect.succeed(reader.bytes.slice(0, received.right))
-          )
-        }
-      }
-      return yield* Effect.async<Uint8Array, SocketFailed | DnsMalformed>((resume) => {
-        finish = (answer) => {
-          finish = undefined
-          resume(answer)
-        }
-        const sent = sendDatagram(fd, query)
-        if (Either.isLeft(sent)) finish(failed(sent.left))
-      })
-    }).pipe(Effect.scoped)
+  const ready = yield* Effect.acquireRelease(
+    Effect.orDie(Effect.suspend(EpollSet.open)),
+    (set) => Effect.sync(() => set.close())
+  )
+  // One reader for all: what is received is looked at, and copied if it is the answer, before anything else runs.
+  const queries = new UdpQueries(routes, sockets, ready, new DatagramReader(MAX_MESSAGE))
+  yield* Effect.addFinalizer(() => Effect.sync(() => queries.closeAll()))
+  yield* Effect.orDie(poller.watch(ready.fd, () => queries.onReady()))
 
   const bounded = <A>(
     exchange: Effect.Effect<A, DnsSocketError>,
@@ -123,13 +88,13 @@ const make = Effect.gen(function*() {
 
   const udp = Effect.fn("DnsSocket.udp")(
     (query: Uint8Array, resolver: SocketAddress, timeoutMillis: number = TIMEOUT_MILLIS) =>
-      Effect.zipRight(checkQuery(query), exchangeOverUdp(query, resolver)).pipe(
-        Effect.catchTag("SocketFailed", (error) =>
-          isSourceGone(error.cause.code)
-            ? Effect.zipRight(routes.invalidate(resolver.address, "send-failed"), exchangeOverUdp(query, resolver))
-            : Effect.fail(error)),
-        (exchange) => bounded(exchange, resolver, timeoutMillis)
-      )
+      Effect.zipRight(
+        checkQuery(query),
+        Effect.async<Uint8Array, DnsSocketError>((resume) => {
+          const cancel = queries.send(query, resolver, resume)
+          return Effect.sync(cancel)
+        })
+      ).pipe((exchange) => bounded(exchange, resolver, timeoutMillis))
   )
 
   const tcp = Effect.fn("DnsSocket.tcp")(
@@ -144,11 +109,11 @@ const make = Effect.gen(function*() {
       )
   )
 
-  return DnsSocket.of({ udp, tcp })
+  return DnsSocket.of({ udp, unsafeUdp: (query, resolver, onOutcome) => queries.send(query, resolver, onOutcome), tcp })
 })
 
 /** Linux only: UDP descriptors are read and written by system calls. */
-export const layer: Layer.Layer<DnsSocket, never, RouteCache | SocketFactory | ReadinessPoller> = Layer.effect(
+export const layer: Layer.Layer<DnsSocket, never, RouteCache | SocketFactory | ReadinessPoller> = Layer.scoped(
   DnsSocket,
   make
 )

@@ -209,6 +209,7 @@ const make = (options: SocketFactoryOptions) =>
 
     return SocketFactory.of({
       udp,
+      unsafeUdp: (local) => bindUdp(local, options.mark),
       tcp,
       sourceFor: (destination) => Effect.map(routes.get(destination), (route) => route.source)
     })

@@ -9,15 +9,20 @@ import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import type { SavedName } from "../../protocol/dns/ResourceResolver.ts"
 import { Node } from "../../protocol/node/Node.ts"
 import { ClientTunnel } from "../../protocol/tunnel/ClientTunnel.ts"
 import type { ClientTunnelEvent } from "../../protocol/tunnel/types.ts"
+import { DnsForwarder } from "../../services/DnsForwarder.ts"
+import { HostResolver } from "../../services/HostResolver.ts"
+import { type IpAddress, SocketAddress } from "../../protocol/wire/address.ts"
 import { ClientConfig } from "../../services/ClientConfig.ts"
 import { NetworkChanges, NetworkMonitorFailed } from "../../services/NetworkChanges.ts"
 import { PeerSocket, type PeerSockets, type PeerSocketStats } from "../../services/PeerSocket.ts"
 import { Portal, type PortalEvent, type PortalProtocol } from "../../services/Portal.ts"
 import { ProtocolCrypto } from "../../services/ProtocolCrypto.ts"
 import { RouteCache } from "../../services/RouteCache.ts"
+import { SystemResolvers } from "../../services/SystemResolvers.ts"
 import { TunDevice } from "../../services/TunDevice.ts"
 import {
   Tunnel,
@@ -33,6 +38,7 @@ import { makeDataPlane } from "./dataPlane.ts"
 /** Monotonic milliseconds. */
 const now = (): number => performance.now()
 
+const DNS_PORT = 53
 /** Whoever reads events that slowly loses the oldest; a new reader gets the latest so many. */
 const EVENTS_KEPT = 256
 /** How long a stop waits for goodbyes that the system's send buffer has no room for (tunnel spec 17). */
@@ -51,6 +57,11 @@ const make = Effect.gen(function*() {
   const portals = yield* Portal
   const network = yield* NetworkChanges
   const routes = yield* RouteCache
+  const resolvers = yield* SystemResolvers
+  const hosts = yield* HostResolver
+  const forwarder = yield* DnsForwarder
+  /** Of the session before: applications may still use its addresses for names. */
+  let savedNames: ReadonlyArray<SavedName> = []
 
   const start = Effect.fn("Tunnel.start")(function*(options: TunnelOptions) {
     const failed = yield* Deferred.make<never, TunnelError>()
@@ -63,14 +74,21 @@ const make = Effect.gen(function*() {
     const tun = yield* devices.open({ name: config.tunName, offloads: config.offloads })
     const began = now()
     const node = new Node({ crypto, now: began, unixEpochMillis: Date.now() - began })
-    const core = new ClientTunnel({ node })
+    const core = new ClientTunnel({ node, crypto, savedNames })
     core.setInternetResourceState(config.activateInternetResource, began)
+    const forwarding = yield* forwarder.open((id, outcome) => {
+      core.dnsResponse(id, outcome, now())
+      dataPlane.settle()
+    })
 
     const dataPlane = makeDataPlane({
       core,
       tun,
       now,
       onSettled: () => {
+        for (let query = core.pollDnsQuery(); query !== undefined; query = core.pollDnsQuery()) {
+          forwarding.forward(query)
+        }
         for (let event = core.pollEvent(); event !== undefined; event = core.pollEvent()) {
           // Lost while the portal is away: traffic asks again, and candidates are held back by the core.
           if (event._tag === "Request") portal.unsafeSend(event.request)
@@ -79,7 +97,12 @@ const make = Effect.gen(function*() {
       },
       onDefect: (cause) => Deferred.unsafeDone(failed, Exit.fail(new TunnelCrashed({ cause })))
     })
-    yield* Effect.addFinalizer(() => Effect.sync(dataPlane.stop))
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        dataPlane.stop()
+        savedNames = core.savedNames()
+      })
+    )
     /** Calls into the core, then sends what came of it. */
     const tell = (call: () => void): Effect.Effect<void> =>
       Effect.sync(() => {
@@ -104,6 +127,17 @@ const make = Effect.gen(function*() {
     })
     yield* bindSockets
 
+    /** The core may use them as upstreams, and whoever dials hosts of ours asks them. */
+    const setResolvers = (found: ReadonlyArray<IpAddress>) =>
+      Effect.gen(function*() {
+        let usable: ReadonlyArray<IpAddress> = []
+        yield* tell(() => {
+          usable = core.setSystemResolvers(found)
+        })
+        yield* hosts.setServers(usable.map((address) => new SocketAddress(address, DNS_PORT)))
+      })
+    yield* Effect.flatMap(resolvers.current, setResolvers)
+
     const portal = yield* portals.open({
       role: "client",
       url: config.apiUrl,
@@ -124,7 +158,8 @@ const make = Effect.gen(function*() {
       Effect.gen(function*() {
         switch (event._tag) {
           case "TunConfigUpdated": {
-            const { ipv4, ipv6, routes, searchDomain } = event.config
+            const { dnsBySentinel, ipv4, ipv6, routes, searchDomain } = event.config
+            forwarding.prepare([...dnsBySentinel.values()])
             const works = yield* tun.configure({ ipv4, ipv6, routes })
             interfaceStatus = { name: tun.name, ipv4, ipv6, works }
             yield* publish({ _tag: "InterfaceUp", ipv4, ipv6, searchDomain })
@@ -175,6 +210,8 @@ const make = Effect.gen(function*() {
         yield* closeSockets
         yield* bindSockets
         yield* tell(() => core.reset(now()))
+        forwarding.reset()
+        yield* Effect.flatMap(resolvers.current, setResolvers)
         yield* portal.reconnect(node.publicKey)
         yield* publish({ _tag: "Reset", reason })
       }).pipe(lock.withPermits(1), Effect.uninterruptible)
@@ -206,6 +243,7 @@ const make = Effect.gen(function*() {
             ? Effect.logWarning("cannot follow the network, subscribing again").pipe(
               Effect.annotateLogs("cause", String(error.cause))
             )
+    yield* supervise("dns", Stream.runForEach(resolvers.changes, setResolvers))
             : Effect.void
         ),
         Effect.retry({ schedule: resubscribe, while: (error) => error._tag === "NetworkMonitorFailed" }),

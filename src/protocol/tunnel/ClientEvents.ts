@@ -1,3 +1,4 @@
+import { upstreamKey } from "../dns/upstreams.ts"
 import type { ClientRequest, ResourceId } from "../portal/types.ts"
 import { formatNetwork } from "../wire/address.ts"
 import { CandidateBatches } from "./CandidateBatches.ts"
@@ -55,8 +56,8 @@ export class ClientEvents {
     if (resources !== undefined) return { _tag: "ResourcesUpdated", resources }
     const request = this.#authorization()
     if (request !== undefined) return { _tag: "Request", request }
-    // Last, so that all that one turn brings goes out as one message.
-    if (this.#queue.length === 0) this.#queueCandidates()
+    // Only now, when the turn is over: all that it brought for a peer goes out as one message.
+    this.#queueCandidates()
     return this.#queue.shift()
   }
 
@@ -72,9 +73,13 @@ export class ClientEvents {
 }
 
 const isSameConfig = (a: TunConfig, b: TunConfig): boolean =>
-  a.ipv4 === b.ipv4 && a.ipv6 === b.ipv6 && a.searchDomain === b.searchDomain && routesKey(a) === routesKey(b)
+  a.ipv4 === b.ipv4 && a.ipv6 === b.ipv6 && a.searchDomain === b.searchDomain && routesKey(a) === routesKey(b) &&
+  dnsKey(a) === dnsKey(b)
 
 const routesKey = (config: TunConfig): string => config.routes.map(formatNetwork).sort().join()
+
+const dnsKey = (config: TunConfig): string =>
+  Array.from(config.dnsBySentinel, ([sentinel, upstream]) => `${sentinel} ${upstreamKey(upstream)}`).join()
 
 const isSameList = (a: ReadonlyArray<ResourceView>, b: ReadonlyArray<ResourceView>): boolean =>
   JSON.stringify(a) === JSON.stringify(b)

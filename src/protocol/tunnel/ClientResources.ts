@@ -38,11 +38,12 @@ export class ClientResources {
   }
 
   /** Only for an id that is not there. */
-  add(resource: Resource): void {
+  add(resource: Resource): ClientResource {
     const added = new ClientResource(resource)
     this.#byId.set(resource.id, added)
     if (resource.type === "cidr") this.#cidr.add(resource.address, added)
     if (resource.type === "internet") this.#chooseInternet()
+    return added
   }
 
   /** Removing an Internet resource switches it off: it has to be wanted again (spec 5.3). */

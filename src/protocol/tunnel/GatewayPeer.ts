@@ -13,6 +13,10 @@ export class GatewayPeer {
   readonly addresses: TunAddresses
   /** Packets that wait for the connection; routed again when it is up. */
   waiting: UniquePacketBuffer | undefined
+  /** Control packets that wait for the connection; they go out as they are. */
+  waitingControl: Array<Uint8Array> | undefined
+  /** The resources that are reached through it. */
+  readonly #granted = new Set<ResourceId>()
   /** Addresses that packets may come from, each with the resources that justify it. */
   readonly #allowed = new PrefixTable<PrefixEntry>()
 
@@ -28,16 +32,18 @@ export class GatewayPeer {
 
   allow(resource: ResourceId, networks: ReadonlyArray<IpNetwork>): void {
     this.disallow(resource)
+    this.#granted.add(resource)
     const entry = { id: resource, filter: permitAll }
     for (const network of networks) this.#allowed.add(network, entry)
   }
 
   disallow(resource: ResourceId): void {
+    this.#granted.delete(resource)
     this.#allowed.removeWhere((entry) => entry.id === resource)
   }
 
   /** Whether no resource justifies a connection any more. */
   get isUnused(): boolean {
-    return this.#allowed.isEmpty
+    return this.#granted.size === 0
   }
 }

@@ -1,11 +1,7 @@
+import type { Upstream } from "../dns/upstreams.ts"
 import type { PeerId, PeerStatus } from "../node/types.ts"
 import type { ClientRequest, GatewayRequest, ResourceId, Site } from "../portal/types.ts"
 import type { IpAddress, IpNetwork } from "../wire/address.ts"
-
-/** Where the client answers DNS and whom it asks in turn (tunnel spec 12.2). */
-export type Upstream =
-  | { readonly _tag: "Do53"; readonly address: IpAddress }
-  | { readonly _tag: "DoH"; readonly url: string }
 
 /** What the TUN device and the system's resolver configuration should be (tunnel spec 4). */
 export interface TunConfig {
@@ -13,7 +9,7 @@ export interface TunConfig {
   readonly ipv6: IpAddress
   /** Distinct, in no order that matters. */
   readonly routes: ReadonlyArray<IpNetwork>
-  /** In the order in which the system should ask. Empty as long as nothing answers DNS. */
+  /** Where the client answers DNS, and whom it asks in turn; in the order in which the system should ask. */
   readonly dnsBySentinel: ReadonlyMap<IpAddress, Upstream>
   readonly searchDomain?: string | undefined
 }
@@ -56,6 +52,8 @@ export interface ClientTunnelStatus {
 export type GatewayTunnelEvent =
   | { readonly _tag: "TunConfigUpdated"; readonly config: Omit<TunConfig, "dnsBySentinel" | "searchDomain"> }
   | { readonly _tag: "Request"; readonly request: GatewayRequest }
+  /** `domainResolved` is to be told of every address that the name has behind the gateway. */
+  | { readonly _tag: "ResolveDomain"; readonly domain: string }
   | PeerEvent
 
 export interface GatewayTunnelStatus {

@@ -130,6 +130,16 @@ export const decodeDns = (bytes: Uint8Array): DnsMessage | undefined => {
   }
 }
 
+/** The first question alone, and where it ends; nothing else is looked at. */
+export const decodeQuestion = (
+  bytes: Uint8Array
+): { readonly question: Question; readonly end: number } | undefined => {
+  if (bytes.length < HEADER_LENGTH || bytes.length > MAX_LENGTH || uint16(bytes, 4) === 0) return undefined
+  const cursor: Cursor = { bytes, offset: HEADER_LENGTH, failed: false }
+  const question = readQuestion(cursor)
+  return question === undefined ? undefined : { question, end: cursor.offset }
+}
+
 interface Cursor {
   readonly bytes: Uint8Array
   offset: number
@@ -310,9 +320,16 @@ export const encodeDns = (message: DnsMessage, maxLength = MAX_LENGTH): Uint8Arr
 
 interface Writer {
   readonly bytes: Array<number>
-  /** Where each name, in lower case, was written. */
-  readonly names: Map<string, number>
+  /** Where each name was written; `undefined` to compress none. */
+  readonly names: Map<string, number> | undefined
   failed: boolean
+}
+
+/** One record without compressed names, so that it means the same in any message. `undefined` if a name is none. */
+export const encodeRecord = (record: ResourceRecord): Uint8Array | undefined => {
+  const writer: Writer = { bytes: [], names: undefined, failed: false }
+  writeRecord(writer, record)
+  return writer.failed || writer.bytes.length > MAX_LENGTH ? undefined : Uint8Array.from(writer.bytes)
 }
 
 const push16 = (bytes: Array<number>, value: number): void => {
@@ -388,12 +405,16 @@ const writeName = (writer: Writer, name: DomainName): void => {
     return
   }
   for (let i = 0; i < labels.length; i++) {
+    const label = labels[i] as ReadonlyArray<number>
+    if (names === undefined) {
+      bytes.push(label.length, ...label)
+      continue
+    }
     // Keyed by the exact bytes: a name keeps its case, which some resolvers check (0x20).
     const key = labels.slice(i).map((label) => String.fromCharCode(label.length, ...label)).join("")
     const known = names.get(key)
     if (known !== undefined) return push16(bytes, 0xc000 | known)
     if (bytes.length < 0x4000) names.set(key, bytes.length)
-    const label = labels[i] as ReadonlyArray<number>
     bytes.push(label.length, ...label)
   }
   bytes.push(0)

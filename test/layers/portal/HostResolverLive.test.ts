@@ -20,6 +20,7 @@ import {
 import { DnsTimedOut } from "../../../src/services/DnsSocket.ts"
 import { HostResolver } from "../../../src/services/HostResolver.ts"
 import { type DnsQuestion, type DnsSocketDouble, makeDnsSocketDouble } from "../../support/DnsSocketDouble.ts"
+import { makeSystemResolversDouble } from "../../support/SystemResolversDouble.ts"
 import { waitFor } from "./support.ts"
 
 const first = ip("192.0.2.53")
@@ -51,8 +52,8 @@ const provideResolver = <A, E>(
   servers: ReadonlyArray<IpAddress> = [first],
   hostsFile?: string
 ) =>
-  Effect.provide(body, HostResolverLive.layerWith({ systemServers: () => servers, hostsFile })).pipe(
-    Effect.provide(dns.layer)
+  Effect.provide(body, HostResolverLive.layerWith({ hostsFile })).pipe(
+    Effect.provide([dns.layer, makeSystemResolversDouble(servers).layer])
   )
 
 /** The path of a file with this text. */

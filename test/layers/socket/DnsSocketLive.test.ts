@@ -1,5 +1,6 @@
 import { assert, it } from "@effect/vitest"
 import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
@@ -23,12 +24,11 @@ import { makeRouteCacheDouble, type RouteCacheDouble } from "../../support/Route
 import { plainSocket, waitFor } from "./support.ts"
 
 const dnsSocket = (routes: RouteCacheDouble) =>
-  Effect.provide(
-    DnsSocket,
-    DnsSocketLive.layer.pipe(
-      Layer.provide(SocketFactoryLinux.layer),
-      Layer.provide(Layer.merge(ReadinessPollerKoffi.layer, routes.layer))
-    )
+  DnsSocketLive.layer.pipe(
+    Layer.provide(SocketFactoryLinux.layer),
+    Layer.provide(Layer.merge(ReadinessPollerKoffi.layer, routes.layer)),
+    Layer.build,
+    Effect.map(Context.get(DnsSocket))
   )
 
 const query = (id: number, name = "example.test", type: number = RecordType.A): Uint8Array => {
@@ -114,7 +114,7 @@ describeWith({ root: true, programs: ["ip"] }, "DNS over UDP", () => {
         assert.deepStrictEqual(resolver.received.map(({ bytes }) => bytes), queries)
         assert.deepStrictEqual(
           routes.asked,
-          queries.map(() => ({ by: "get" as const, destination: ip(server) }))
+          queries.map(() => ({ by: "peek" as const, destination: ip(server) }))
         )
         yield* allClosed(before)
       })

@@ -18,11 +18,14 @@ import { PortalDisconnected, TokenRejected } from "../../../src/services/Portal.
 import { SocketFailed } from "../../../src/services/SocketFactory.ts"
 import { TunFailed } from "../../../src/services/TunDevice.ts"
 import { Tunnel, type TunnelEvent, type TunnelSession } from "../../../src/services/Tunnel.ts"
+import { makeDnsForwarderDouble } from "../../support/DnsForwarderDouble.ts"
+import { makeHostResolverDouble } from "../../support/HostResolverDouble.ts"
 import { makeNetworkChangesDouble, type NetworkChangesDouble } from "../../support/NetworkChangesDouble.ts"
 import { makePeerSocketDouble } from "../../support/PeerSocketDouble.ts"
 import { makePortalDouble } from "../../support/PortalDouble.ts"
 import { makeRouteCacheDouble } from "../../support/RouteCacheDouble.ts"
 import { settings } from "../../support/settings.ts"
+import { makeSystemResolversDouble } from "../../support/SystemResolversDouble.ts"
 import { makeTunDeviceDouble } from "../../support/TunDeviceDouble.ts"
 
 const RESOURCE = "66666666-6666-4666-8666-666666666664"
@@ -64,6 +67,9 @@ const makeParts = Effect.gen(function*() {
     tun: makeTunDeviceDouble(),
     sockets: makePeerSocketDouble(),
     routes: makeRouteCacheDouble(),
+    resolvers: makeSystemResolversDouble(),
+    forwarder: makeDnsForwarderDouble(),
+    hosts: makeHostResolverDouble(),
     network
   }
 })
@@ -77,6 +83,9 @@ const layerOf = (parts: Parts, changes: Partial<ClientSettings> = {}) =>
       parts.sockets.layer,
       parts.routes.layer,
       parts.network.layer,
+      parts.resolvers.layer,
+      parts.forwarder.layer,
+      parts.hosts.layer,
       ProtocolCryptoLive.layer
     ]),
     Layer.provide(Layer.succeed(ClientConfig, settings({ tunName: "tun-test", ...changes })))
@@ -240,7 +249,7 @@ describe("tunnel session", () => {
         portal.emit({ _tag: "Connected" })
         yield* eventually(() => seen.some(({ _tag }) => _tag === "SignedIn"))
         // The subscription of the session begins with it; a roam before that would be nobody's.
-        yield* network.roam.pipe(
+        yield* network.roam({ _tag: "Moved", reason: "test" }).pipe(
           Effect.zipRight(Effect.sleep("1 millis")),
           Effect.repeat({ until: () => portal.reconnects.length > 0 })
         )

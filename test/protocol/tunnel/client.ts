@@ -3,13 +3,14 @@ import type { ClientPush, ClientRequest, Resource, ResourceId } from "../../../s
 import type { ClientExtension } from "../../../src/protocol/tunnel/ClientExtension.ts"
 import { ClientTunnel } from "../../../src/protocol/tunnel/ClientTunnel.ts"
 import type { ClientTunnelEvent, SiteState } from "../../../src/protocol/tunnel/types.ts"
+import { cryptoFrom, seeded } from "../../simulation/random.ts"
 import { CLIENT_4, CLIENT_6, type Gateway, grant, init } from "./fixtures.ts"
 import { Harness } from "./NodeDouble.ts"
 import { udp } from "./packets.ts"
 
 export class ClientHarness extends Harness<ClientTunnel> {
   constructor(extension?: ClientExtension) {
-    super((node) => new ClientTunnel({ node, extension }))
+    super((node) => new ClientTunnel({ node, crypto: cryptoFrom(seeded(1)), extension }))
   }
 
   push(push: ClientPush): void {

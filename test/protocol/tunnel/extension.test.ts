@@ -1,4 +1,4 @@
-/** The place of DNS resources and device pools in the client's core: when an extension is asked, and what it may take. */
+/** The place of device pools in the client's core: when an extension is asked, and what it may take. */
 import { describe, expect, it, vi } from "vitest"
 import type { ClientPush, Resource } from "../../../src/protocol/portal/types.ts"
 import type { ClientExtension } from "../../../src/protocol/tunnel/ClientExtension.ts"
@@ -8,15 +8,7 @@ import { other, udp } from "./packets.ts"
 
 const lan = cidr(1, "10.0.0.0/8")
 const g1 = gateway(1)
-const dns: Resource = {
-  type: "dns",
-  id: uuid(5),
-  name: "wiki",
-  address: "wiki.corp.test",
-  sites: [],
-  ipStack: "dual",
-  filters: []
-}
+const names: Resource = { type: "dynamic_device_pool", id: uuid(5), name: "laptops", address: "*.laptops.test" }
 const pool: Resource = { type: "static_device_pool", id: uuid(6), name: "pool", devices: [], filters: [] }
 
 const extended = (...resources: ReadonlyArray<Resource>) => {
@@ -63,17 +55,17 @@ describe("an extension", () => {
     expect(client.dropped()).toEqual({})
   })
   it("follows its resources: in the list, removed, changed", () => {
-    const { client, extension } = extended(lan, dns, pool)
+    const { client, extension } = extended(lan, names, pool)
     const calls = () =>
       [extension.resourceRemoved, extension.resourceAdded].map((mock) => {
         const resources = mock.mock.calls.map(([resource]) => resource)
         mock.mockClear()
         return resources
       })
-    expect(calls()).toEqual([[], [dns, pool]])
-    const moved = { ...dns, address: "wiki2.corp.test" }
+    expect(calls()).toEqual([[], [names, pool]])
+    const moved = { ...names, address: "*.phones.test" }
     client.push({ _tag: "ResourceCreatedOrUpdated", resource: moved })
-    expect(calls()).toEqual([[dns], [moved]])
+    expect(calls()).toEqual([[names], [moved]])
     // A static pool is followed member by member: it is never removed to be changed.
     const filtered = { ...pool, filters: [tcpPort(1)] }
     client.push({ _tag: "ResourceCreatedOrUpdated", resource: filtered })

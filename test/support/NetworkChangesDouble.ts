@@ -3,14 +3,14 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as PubSub from "effect/PubSub"
 import * as Stream from "effect/Stream"
-import type { NetworkChange, NetworkMonitorFailed } from "../../src/services/NetworkChanges.ts"
+import type { NetworkChange, NetworkMonitorFailed, Roam } from "../../src/services/NetworkChanges.ts"
 import { NetworkChanges } from "../../src/services/NetworkChanges.ts"
 
 export interface NetworkChangesDouble {
   /** Reaches every subscriber of `changes`; a failure ends their streams. */
   readonly change: (change: NetworkChange | NetworkMonitorFailed) => Effect.Effect<void>
   /** Reaches every subscriber of `roams`. */
-  readonly roam: Effect.Effect<void>
+  readonly roam: (roam: Roam) => Effect.Effect<void>
   /** How often `changes` was subscribed to so far. */
   readonly subscriptions: () => number
   readonly layer: Layer.Layer<NetworkChanges>
@@ -18,7 +18,7 @@ export interface NetworkChangesDouble {
 
 export const makeNetworkChangesDouble: Effect.Effect<NetworkChangesDouble> = Effect.gen(function*() {
   const changes = yield* PubSub.unbounded<NetworkChange | NetworkMonitorFailed>()
-  const roams = yield* PubSub.unbounded<void>()
+  const roams = yield* PubSub.unbounded<Roam>()
   let subscriptions = 0
   const subscribed = Effect.map(PubSub.subscribe(changes), (queue) => {
     subscriptions += 1
@@ -29,7 +29,7 @@ export const makeNetworkChangesDouble: Effect.Effect<NetworkChangesDouble> = Eff
   })
   return {
     change: (change) => Effect.asVoid(PubSub.publish(changes, change)),
-    roam: Effect.asVoid(PubSub.publish(roams, undefined)),
+    roam: (roam) => Effect.asVoid(PubSub.publish(roams, roam)),
     subscriptions: () => subscriptions,
     layer: Layer.succeed(
       NetworkChanges,

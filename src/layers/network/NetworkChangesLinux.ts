@@ -14,6 +14,7 @@ import { ReadinessPoller } from "../../services/ReadinessPoller.ts"
 import { RouteResolver } from "../../services/RouteResolver.ts"
 import { ChangeFilter } from "./ChangeFilter.ts"
 import { egressSnapshot, roamsOf } from "./roams.ts"
+import { sleeps } from "./sleeps.ts"
 
 export interface NetworkChangesLinuxOptions {
   /** Whatever happens to this interface is our own doing. */
@@ -86,7 +87,7 @@ const make = (options: NetworkChangesLinuxOptions) =>
       { bufferSize: BUFFERED_CHANGES, strategy: "sliding" }
     )
 
-    return NetworkChanges.of({ changes, roams: roamsOf(changes, egressSnapshot(resolver)) })
+    return NetworkChanges.of({ changes, roams: roamsOf({ changes, sleeps, snapshot: egressSnapshot(resolver) }) })
   })
 
 /** Listens to the kernel over rtnetlink, in the network namespace where a stream is run. */

@@ -5,7 +5,7 @@ import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Stream from "effect/Stream"
 import { ip } from "../../protocol/wire/address.ts"
-import type { NetworkChange, NetworkMonitorFailed } from "../../services/NetworkChanges.ts"
+import type { NetworkChange, NetworkMonitorFailed, Roam } from "../../services/NetworkChanges.ts"
 import type { RouteResolver } from "../../services/RouteResolver.ts"
 
 /**
@@ -34,16 +34,24 @@ export const egressSnapshot = (resolver: typeof RouteResolver.Service): Effect.E
 const QUIET_MILLIS = 500
 /** A network that never gets quiet is looked at all the same. */
 const LONGEST_WAIT_MILLIS = 5000
-const CLOSEST_ROAMS_MILLIS = 1000
+const CLOSEST_MOVES_MILLIS = 1000
+
+/** Monotonic: the wall clock may be set, also back. */
+const nowMillis = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos / 1_000_000n))
+
+interface RoamSources {
+  /** The first one only tells that the subscription stands. */
+  readonly changes: Stream.Stream<NetworkChange, NetworkMonitorFailed>
+  readonly sleeps: Stream.Stream<void>
+  /** How the outside is reached; whether it is as before is all that counts. */
+  readonly snapshot: Effect.Effect<string>
+}
 
 /**
- * One element each time that `snapshot` is not what it was, after `changes` were quiet for 500 ms and not within 1 s of
- * the last one (host spec section 12). The first change only tells that the subscription stands.
+ * `Moving` as soon as `snapshot` is not what it was; what came of it after 500 ms of quiet, and not within 1 s of the last
+ * move (host spec section 12). A sleep is a move whatever the snapshot says.
  */
-export const roamsOf = (
-  changes: Stream.Stream<NetworkChange, NetworkMonitorFailed>,
-  snapshot: Effect.Effect<string>
-): Stream.Stream<void, NetworkMonitorFailed> =>
+export const roamsOf = ({ changes, sleeps, snapshot }: RoamSources): Stream.Stream<Roam, NetworkMonitorFailed> =>
   Stream.unwrapScoped(Effect.gen(function*() {
     const changed = yield* Queue.sliding<void>(1)
     const ended = yield* Deferred.make<void, NetworkMonitorFailed>()
@@ -54,30 +62,48 @@ export const roamsOf = (
       Effect.forkScoped
     )
     let known: string | undefined
-    let lastRoam = Number.NEGATIVE_INFINITY
+    let hasSlept = false
+    let isMoving = false
+    let lastMove = Number.NEGATIVE_INFINITY
+    yield* sleeps.pipe(
+      Stream.runForEach(() => {
+        hasSlept = true
+        return Queue.offer(changed, undefined)
+      }),
+      Effect.interruptible,
+      Effect.forkScoped
+    )
     const quiet = Effect.gen(function*() {
-      const began = yield* Clock.currentTimeMillis
-      while ((yield* Clock.currentTimeMillis) - began < LONGEST_WAIT_MILLIS) {
+      const began = yield* nowMillis
+      while ((yield* nowMillis) - began < LONGEST_WAIT_MILLIS) {
         const more = yield* Effect.timeoutOption(Queue.take(changed), QUIET_MILLIS)
         if (Option.isNone(more)) return
       }
     })
-    const next = Effect.gen(function*() {
+    const moving = Effect.gen(function*() {
       while (true) {
         yield* Queue.take(changed)
-        if (known === undefined) {
-          known = yield* snapshot
-          continue
-        }
-        yield* quiet
-        const tooSoon = lastRoam + CLOSEST_ROAMS_MILLIS - (yield* Clock.currentTimeMillis)
-        if (tooSoon > 0) yield* Effect.sleep(tooSoon)
         const now = yield* snapshot
-        if (now === known) continue
-        known = now
-        lastRoam = yield* Clock.currentTimeMillis
-        return
+        known ??= now
+        if (now !== known || hasSlept) return { _tag: "Moving" } as const
       }
+    })
+    const settled = Effect.gen(function*() {
+      yield* quiet
+      const tooSoon = lastMove + CLOSEST_MOVES_MILLIS - (yield* nowMillis)
+      if (tooSoon > 0) yield* Effect.sleep(tooSoon)
+      const slept = hasSlept
+      hasSlept = false
+      const now = yield* snapshot
+      if (now === known && !slept) return { _tag: "Stayed" } as const
+      known = now
+      lastMove = yield* nowMillis
+      return { _tag: "Moved", reason: slept ? "the system slept" : "the network changed" } as const
+    })
+    const next = Effect.suspend(() => {
+      const roam: Effect.Effect<Roam> = isMoving ? settled : moving
+      isMoving = !isMoving
+      return roam
     })
     return Stream.interruptWhenDeferred(Stream.repeatEffect(next), ended)
   }))

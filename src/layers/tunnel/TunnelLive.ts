@@ -17,7 +17,7 @@ import { DnsForwarder } from "../../services/DnsForwarder.ts"
 import { HostResolver } from "../../services/HostResolver.ts"
 import { type IpAddress, SocketAddress } from "../../protocol/wire/address.ts"
 import { ClientConfig } from "../../services/ClientConfig.ts"
-import { NetworkChanges, NetworkMonitorFailed } from "../../services/NetworkChanges.ts"
+import { NetworkChanges, NetworkMonitorFailed, type Roam } from "../../services/NetworkChanges.ts"
 import { PeerSocket, type PeerSockets, type PeerSocketStats } from "../../services/PeerSocket.ts"
 import { Portal, type PortalEvent, type PortalProtocol } from "../../services/Portal.ts"
 import { ProtocolCrypto } from "../../services/ProtocolCrypto.ts"
@@ -216,6 +216,17 @@ const make = Effect.gen(function*() {
         yield* publish({ _tag: "Reset", reason })
       }).pipe(lock.withPermits(1), Effect.uninterruptible)
 
+    const handleRoam = (roam: Roam) => {
+      switch (roam._tag) {
+        case "Moving":
+          return Effect.sync(() => dataPlane.setSockets(undefined))
+        case "Stayed":
+          return Effect.sync(() => dataPlane.setSockets(sockets))
+        case "Moved":
+          return reset(roam.reason)
+      }
+    }
+
     /** Nothing here may end: a failure or a bug ends the session. */
     const supervise = <E extends TunnelError>(name: string, loop: Effect.Effect<unknown, E>) =>
       loop.pipe(
@@ -235,8 +246,9 @@ const make = Effect.gen(function*() {
     yield* supervise(
       "network",
       network.roams.pipe(
-        Stream.mapEffect(() => reset("the network changed")),
-        Stream.runDrain,
+        Stream.runForEach(handleRoam),
+        // What became of a move that had begun is not known.
+        Effect.ensuring(Effect.sync(() => dataPlane.setSockets(sockets))),
         Effect.zipRight(new NetworkMonitorFailed({ cause: new Error("the stream of roams ended") })),
         Effect.tapError((error) =>
           error._tag === "NetworkMonitorFailed"

@@ -51,7 +51,7 @@ export interface DataPlaneOptions {
 export interface DataPlane {
   readonly tunHandlers: TunHandlers
   readonly socketHandlers: DatagramHandlers
-  /** The sockets to send on; `undefined` while they are being bound anew. */
+  /** The sockets to send on; `undefined` while nothing may be sent. */
   readonly setSockets: (sockets: PeerSockets | undefined) => void
   /** Sends what the core wants sent, then arms the timer: call it after every call into the core from outside. */
   readonly settle: () => void

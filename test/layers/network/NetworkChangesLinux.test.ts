@@ -246,18 +246,19 @@ describeWith({ root: true, programs: ["ip"] }, "NetworkChangesLinux", () => {
       ip("route add default via 198.18.0.1 dev wifi metric 600")
       const { roams } = yield* NetworkChanges
       const { since } = yield* subscribe
-      let count = 0
-      yield* roams.pipe(Stream.runForEach(() => Effect.sync(() => count += 1)), Effect.forkScoped)
+      const seen: Array<string> = []
+      yield* roams.pipe(Stream.runForEach(({ _tag }) => Effect.sync(() => seen.push(_tag))), Effect.forkScoped)
       ip("route add 203.0.113.0/24 via 198.18.0.9")
       yield* since
       yield* Effect.sleep("700 millis")
-      assert.strictEqual(count, 0)
+      assert.deepStrictEqual(seen, [])
       ip("link set eth down")
-      yield* waitFor("the roam", () => count === 1)
+      yield* waitFor("the roam", () => seen.length === 2)
       const began = performance.now()
       ip("link set eth up")
       ip("route add default via 192.0.2.1 dev eth")
-      yield* waitFor("the way back", () => count === 2)
+      yield* waitFor("the way back", () => seen.length === 4)
       assert.isAtLeast(performance.now() - began, 499)
+      assert.deepStrictEqual(seen, ["Moving", "Moved", "Moving", "Moved"])
     }).pipe(Effect.provide(layer)))
 })

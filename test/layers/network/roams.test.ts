@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Queue from "effect/Queue"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
 import { egressSnapshot, roamsOf } from "../../../src/layers/network/roams.ts"
@@ -21,18 +22,30 @@ const pass = (millis: number) => Effect.zipRight(TestClock.adjust(millis), settl
 const start = Effect.gen(function*() {
   const network = yield* makeNetworkChangesDouble
   const { changes } = yield* Effect.provide(NetworkChanges, network.layer)
-  const state = { egress: "eth", looked: 0, roams: 0 }
+  const state = { egress: "eth", looked: 0, roams: new Array<string>() }
   const snapshot = Effect.sync(() => {
     state.looked += 1
     return state.egress
   })
-  const fiber = yield* roamsOf(changes, snapshot).pipe(
-    Stream.runForEach(() => Effect.sync(() => state.roams += 1)),
+  const sleeps = yield* Queue.unbounded<void>()
+  const fiber = yield* roamsOf({ changes, sleeps: Stream.fromQueue(sleeps), snapshot }).pipe(
+    Stream.runForEach((roam) =>
+      Effect.sync(() => state.roams.push(roam._tag === "Moved" ? `Moved: ${roam.reason}` : roam._tag))
+    ),
     Effect.forkScoped
   )
   yield* waitFor("the first look", () => state.looked === 1)
-  return { state, fiber, network, change: Effect.zipRight(network.change({ _tag: "Route" }), settle) }
+  return {
+    state,
+    fiber,
+    network,
+    change: Effect.zipRight(network.change({ _tag: "Route" }), settle),
+    sleep: Effect.zipRight(Queue.offer(sleeps, undefined), settle)
+  }
 })
+
+const MOVED = "Moved: the network changed"
+const SLEPT = "Moved: the system slept"
 
 describe("roams", () => {
   it.scoped("tell of nothing while nothing moves", () =>
@@ -42,24 +55,38 @@ describe("roams", () => {
       assert.strictEqual(state.looked, 1) // nothing happened, nothing looked at
       yield* change
       yield* pass(10_000)
-      assert.deepStrictEqual(state, { egress: "eth", looked: 2, roams: 0 })
+      assert.deepStrictEqual(state, { egress: "eth", looked: 2, roams: [] })
     }))
 
-  it.scoped("come when the egress is another one and 500 ms were quiet", () =>
+  it.scoped("begin at once when the egress is another one, and end when 500 ms were quiet", () =>
     Effect.gen(function*() {
       const { change, state } = yield* start
       state.egress = "none"
       yield* change
+      assert.deepStrictEqual(state.roams, ["Moving"])
       yield* pass(400)
       state.egress = "wifi"
       yield* change
       yield* pass(499)
-      assert.strictEqual(state.roams, 0)
+      assert.deepStrictEqual(state.roams, ["Moving"])
       yield* pass(1)
-      assert.deepStrictEqual(state, { egress: "wifi", looked: 2, roams: 1 })
+      assert.deepStrictEqual(state, { egress: "wifi", looked: 3, roams: ["Moving", MOVED] })
     }))
 
-  it.scoped("do not come when all is as it was after the quiet", () =>
+  it.scoped("begin with the change that moves the egress, not with those before it", () =>
+    Effect.gen(function*() {
+      const { change, state } = yield* start
+      yield* change
+      yield* pass(100)
+      assert.deepStrictEqual(state.roams, [])
+      state.egress = "wifi"
+      yield* change
+      assert.deepStrictEqual(state.roams, ["Moving"])
+      yield* pass(500)
+      assert.deepStrictEqual(state.roams, ["Moving", MOVED])
+    }))
+
+  it.scoped("say so when all is as it was after the quiet", () =>
     Effect.gen(function*() {
       const { change, state } = yield* start
       state.egress = "none"
@@ -68,37 +95,57 @@ describe("roams", () => {
       state.egress = "eth"
       yield* change
       yield* pass(5000)
-      assert.deepStrictEqual(state, { egress: "eth", looked: 2, roams: 0 })
+      assert.deepStrictEqual(state, { egress: "eth", looked: 3, roams: ["Moving", "Stayed"] })
     }))
 
-  it.scoped("come after 5 s from a network that never gets quiet", () =>
+  it.scoped("end after 5 s in a network that never gets quiet", () =>
     Effect.gen(function*() {
       const { change, state } = yield* start
       state.egress = "wifi"
       for (let millis = 0; millis < 5000; millis += 250) {
         yield* change
         yield* pass(250)
-        assert.strictEqual(state.roams, 0)
+        assert.deepStrictEqual(state.roams, ["Moving"])
       }
       yield* change
-      assert.strictEqual(state.roams, 1)
+      assert.deepStrictEqual(state.roams, ["Moving", MOVED])
     }))
 
-  it.scoped("are at least 1 s apart, and the second sees where things ended", () =>
+  it.scoped("end at least 1 s apart, and the second sees where things ended", () =>
     Effect.gen(function*() {
       const { change, state } = yield* start
       state.egress = "wifi"
       yield* change
       yield* pass(500)
-      assert.strictEqual(state.roams, 1)
+      assert.deepStrictEqual(state.roams, ["Moving", MOVED])
       state.egress = "lte"
       yield* change
       yield* pass(999)
-      assert.strictEqual(state.roams, 1)
+      assert.deepStrictEqual(state.roams, ["Moving", MOVED, "Moving"])
       yield* pass(1)
-      assert.strictEqual(state.roams, 2)
+      assert.deepStrictEqual(state.roams, ["Moving", MOVED, "Moving", MOVED])
       yield* pass(10_000)
-      assert.strictEqual(state.roams, 2)
+      assert.lengthOf(state.roams, 4)
+    }))
+
+  it.scoped("come of a sleep too, once with the changes that follow it", () =>
+    Effect.gen(function*() {
+      const { change, sleep, state } = yield* start
+      yield* sleep
+      assert.deepStrictEqual(state.roams, ["Moving"])
+      yield* pass(300)
+      state.egress = "wifi"
+      yield* change
+      yield* pass(500)
+      assert.deepStrictEqual(state.roams, ["Moving", SLEPT])
+      yield* pass(10_000)
+      // The network is the old one this time.
+      yield* sleep
+      yield* pass(500)
+      assert.deepStrictEqual(state.roams, ["Moving", SLEPT, "Moving", SLEPT])
+      yield* change
+      yield* pass(10_000)
+      assert.lengthOf(state.roams, 4)
     }))
 
   it.scoped("end as the changes end", () =>
@@ -107,7 +154,13 @@ describe("roams", () => {
       const failure = new NetworkMonitorFailed({ cause: new Error("gone") })
       yield* network.change(failure)
       assert.deepStrictEqual(yield* Fiber.await(fiber), Exit.fail(failure))
-      const ended = Stream.runCollect(roamsOf(Stream.succeed({ _tag: "Subscribed" }), Effect.succeed("eth")))
+      const ended = Stream.runCollect(
+        roamsOf({
+          changes: Stream.succeed({ _tag: "Subscribed" }),
+          sleeps: Stream.never,
+          snapshot: Effect.succeed("eth")
+        })
+      )
       assert.lengthOf(yield* ended, 0)
     }))
 })

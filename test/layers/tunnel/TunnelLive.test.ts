@@ -259,6 +259,40 @@ describe("tunnel session", () => {
       })
     ))
 
+  it("sends nothing while the network moves", () =>
+    withSession(({ network, portal, seen, sockets }) =>
+      Effect.gen(function*() {
+        portal.emit({ _tag: "Connected" })
+        let relays = 0
+        /** Whether the first request to a relay that the core has not known before is sent. */
+        const isHeard = Effect.gen(function*() {
+          relays += 1
+          const v4 = new SocketAddress(ip(`203.0.113.${relays}`), 3478)
+          portal.emit({
+            _tag: "Message",
+            push: init({
+              relays: [{ id: `relay-${relays}`, v4, username: "user", password: "password" }],
+              resources: []
+            })
+          })
+          const before = seen.length
+          portal.emit({ _tag: "Message", push: init() })
+          yield* eventually(() => seen.slice(before).some(({ _tag }) => _tag === "ResourcesUpdated"))
+          return sockets.sent.some(({ destination }) => destination.text === v4.text)
+        })
+        assert.isTrue(yield* isHeard)
+        // Again and again, because the subscription of the session begins with it.
+        for (const roam of [{ _tag: "Moving" }, { _tag: "Stayed" }, { _tag: "Moving" }] as const) {
+          yield* Effect.zipRight(network.roam(roam), isHeard).pipe(
+            Effect.repeat({ until: (heard) => heard === (roam._tag === "Stayed") })
+          )
+        }
+        yield* network.roam({ _tag: "Moved", reason: "test" })
+        yield* eventually(() => portal.reconnects.length > 0)
+        assert.isTrue(yield* isHeard)
+      })
+    ))
+
   it("says why when it cannot bind again after a roam", () =>
     withSession(({ session, sockets }) =>
       Effect.gen(function*() {

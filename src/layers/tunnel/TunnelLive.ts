@@ -13,10 +13,10 @@ import type { SavedName } from "../../protocol/dns/ResourceResolver.ts"
 import { Node } from "../../protocol/node/Node.ts"
 import { ClientTunnel } from "../../protocol/tunnel/ClientTunnel.ts"
 import type { ClientTunnelEvent } from "../../protocol/tunnel/types.ts"
-import { DnsForwarder } from "../../services/DnsForwarder.ts"
-import { HostResolver } from "../../services/HostResolver.ts"
 import { type IpAddress, SocketAddress } from "../../protocol/wire/address.ts"
 import { ClientConfig } from "../../services/ClientConfig.ts"
+import { DnsForwarder } from "../../services/DnsForwarder.ts"
+import { HostResolver } from "../../services/HostResolver.ts"
 import { NetworkChanges, NetworkMonitorFailed, type Roam } from "../../services/NetworkChanges.ts"
 import { PeerSocket, type PeerSockets, type PeerSocketStats } from "../../services/PeerSocket.ts"
 import { Portal, type PortalEvent, type PortalProtocol } from "../../services/Portal.ts"
@@ -243,6 +243,7 @@ const make = Effect.gen(function*() {
     yield* supervise("tunnel", Effect.forever(Effect.flatMap(Queue.take(coreEvents), handleCoreEvent)))
     yield* supervise("portal", Effect.forever(Effect.flatMap(Queue.take(portal.events), handlePortalEvent)))
     yield* supervise("tun", tun.closed)
+    yield* supervise("dns", Stream.runForEach(resolvers.changes, setResolvers))
     yield* supervise(
       "network",
       network.roams.pipe(
@@ -255,7 +256,6 @@ const make = Effect.gen(function*() {
             ? Effect.logWarning("cannot follow the network, subscribing again").pipe(
               Effect.annotateLogs("cause", String(error.cause))
             )
-    yield* supervise("dns", Stream.runForEach(resolvers.changes, setResolvers))
             : Effect.void
         ),
         Effect.retry({ schedule: resubscribe, while: (error) => error._tag === "NetworkMonitorFailed" }),

@@ -1,7 +1,7 @@
 /**
- * Changes addresses, ports and echo identifiers of a packet in place and keeps its checksums right (tunnel spec 7.3, RFC
- * 1624). The view is updated too. A result of 0 is written as 0xFFFF, which is the same number to a receiver; a UDP
- * checksum of 0 means "none" and stays.
+ * Changes addresses, ports and echo identifiers of a packet, and of one that it quotes, in place and keeps its checksums
+ * right (tunnel spec 7.3, RFC 1624). The view is updated too. A result of 0 is written as 0xFFFF, which is the same
+ * number to a receiver; a UDP checksum of 0 means "none" and stays.
  */
 import { sumBytesPlain, updateChecksumSums } from "./checksum.ts"
 import { destinationOffset, type IpPacket, PacketKind, Protocol, sourceOffset } from "./ip.ts"
@@ -29,6 +29,41 @@ export const setDestinationPort = (packet: IpPacket, port: number): void => {
   if (packet.kind !== PacketKind.Tcp && packet.kind !== PacketKind.Udp) return
   setWord(packet, packet.transport + 2, port)
   packet.destinationPort = port
+}
+
+/** Time to live in IPv4. */
+export const setHopLimit = (packet: IpPacket, limit: number): void => {
+  const { buffer, offset, version } = packet
+  if (version === 6) {
+    buffer[offset + 7] = limit
+    return
+  }
+  const before = readUint16(buffer, offset + 8)
+  buffer[offset + 8] = limit
+  patch(packet, offset + 10, before, readUint16(buffer, offset + 8))
+}
+
+/**
+ * Changes the destination of the packet `failed` that the ICMP error `packet` quotes. The quotation's own checksums stay
+ * as they are (tunnel spec 14.5): that of the transport need not be there.
+ */
+export const setQuotedDestination = (packet: IpPacket, failed: IpPacket, address: Uint8Array): void => {
+  const at = destinationOffset(failed)
+  const before = sumBytesPlain(packet.buffer, at, address.length)
+  packet.buffer.set(address, at)
+  patch(packet, packet.transport + 2, before, sumBytesPlain(packet.buffer, at, address.length))
+  readWords(failed.destination, packet.buffer, at, failed.version)
+}
+
+/** As `setQuotedDestination`, of the source port or echo identifier. */
+export const setQuotedSourcePort = (packet: IpPacket, failed: IpPacket, port: number): void => {
+  const isEcho = failed.kind === PacketKind.Echo
+  const at = failed.transport + (isEcho ? 4 : 0)
+  const before = readUint16(packet.buffer, at)
+  writeUint16(packet.buffer, at, port)
+  patch(packet, packet.transport + 2, before, port)
+  failed.sourcePort = port
+  if (isEcho) failed.destinationPort = port
 }
 
 const setIdentifier = (packet: IpPacket, identifier: number): void => {

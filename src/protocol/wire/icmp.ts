@@ -2,9 +2,9 @@
 import { pseudoHeaderSum6, sumBytesPlain } from "./checksum.ts"
 import {
   destinationOffset,
+  IpPacket,
   IPV4_HEADER_LENGTH,
   IPV6_HEADER_LENGTH,
-  IpPacket,
   MAX_PACKET_LENGTH,
   PacketKind,
   Protocol,

@@ -90,7 +90,7 @@ const make = Effect.gen(function*() {
           forwarding.forward(query)
         }
         for (let event = core.pollEvent(); event !== undefined; event = core.pollEvent()) {
-          // Lost while the portal is away: traffic asks again, and candidates are held back by the core.
+          // What must not get lost while the portal is away is held back by the core.
           if (event._tag === "Request") portal.unsafeSend(event.request)
           else Queue.unsafeOffer(coreEvents, event)
         }

@@ -14,6 +14,9 @@ import { SiteStates } from "./SiteStates.ts"
 import { TunAddresses } from "./TunAddresses.ts"
 import type { BufferedPacket } from "./UniquePacketBuffer.ts"
 
+/** As a connection that is not idle (connectivity spec 12.4), milliseconds. */
+const IN_USE = 20_000
+
 /** What happens elsewhere when access changes. */
 export interface ClientAccessHooks {
   readonly resourceAdded: (resource: ClientResource, now: number) => void
@@ -41,6 +44,7 @@ export class ClientAccess {
   readonly #pending = new PendingAuthorizations()
   readonly #peers = new Map<PeerId, GatewayPeer>()
   readonly #preferences = new GatewayPreferences()
+  #portalIsAway = false
 
   constructor(node: NodeApi, events: ClientEvents, drops: DropCounts, hooks: ClientAccessHooks) {
     this.#node = node
@@ -71,8 +75,29 @@ export class ClientAccess {
     this.request(resource, undefined, now)
   }
 
-  /** What the portal is to be asked. */
+  portalConnected(now: number): void {
+    this.#portalIsAway = false
+    this.#pending.askAgain(now)
+  }
+
+  portalDisconnected(): void {
+    this.#portalIsAway = true
+  }
+
+  /**
+   * The connections are about to go, and the portal is to be dialled anew (16.1). What is in use is asked for as soon as it
+   * is there, before the next packet: who only receives may have none to send.
+   */
+  reset(now: number): void {
+    this.portalDisconnected()
+    for (const resource of this.resources) {
+      if (resource.gateway !== undefined && now - resource.usedAt <= IN_USE) this.request(resource, undefined, now)
+    }
+  }
+
+  /** What the portal is to be asked, while it is there to hear. */
   pollRequest(): ClientRequest | undefined {
+    if (this.#portalIsAway) return undefined
     const resourceId = this.#pending.pollIntent()
     if (resourceId === undefined) return undefined
     const connectedGatewayIds = this.#preferences.order(
@@ -112,6 +137,8 @@ export class ClientAccess {
   grant(authorization: AuthorizationCreated, now: number): void {
     const resource = this.resources.get(authorization.resourceId)
     if (resource === undefined) return this.#drops.add("grant-of-unknown-resource")
+    // To the key that a reset has replaced: what comes of it would never connect.
+    if (this.#portalIsAway) return this.#drops.add("grant-without-request")
     if (!this.#pending.has(resource.id)) return this.#drops.add("grant-without-request")
     const outcome = this.#node.upsertConnection({
       peer: authorization.gatewayId,

@@ -14,6 +14,8 @@ export class ClientResource implements PrefixEntry {
   gateway: GatewayPeer | undefined
   /** The gateway to ask for first; outlives a reset, but not the loss of the connection. */
   preferred: GatewayId | undefined
+  /** When a packet was last sent to its gateway. */
+  usedAt = Number.NEGATIVE_INFINITY
   /** When a gateway's refusal last made us ask the portal again. */
   renewedAt = Number.NEGATIVE_INFINITY
 

@@ -222,14 +222,16 @@ export class ClientTunnel {
     this.#drainNode(now)
   }
 
-  /** Candidates that were held back go out (15.3); the portal's `Init` follows. */
-  portalConnected(_now: number): void {
+  /** What was held back goes out (15.3); the portal's `Init` follows. */
+  portalConnected(now: number): void {
     this.#events.candidates.release()
+    this.#access.portalConnected(now)
   }
 
-  /** Connections live on; what the portal is asked from now on is lost, and traffic asks again (16.2). */
+  /** Connections live on (16.2). Candidates and requests for access are held back. */
   portalDisconnected(_now: number): void {
     this.#events.candidates.hold()
+    this.#access.portalDisconnected()
   }
 
   /** The user's switch (5.4), which may be set before there is an Internet resource. */
@@ -269,6 +271,7 @@ export class ClientTunnel {
     const due = this.pollTimeout()
     if (due !== undefined && due <= now) this.handleTimeout(now)
     this.#sender.clear()
+    this.#access.reset(now)
     this.#node.reset(now)
     this.#dns.reset()
     this.#drainNode(now, true)
@@ -320,6 +323,7 @@ export class ClientTunnel {
     if (name !== undefined && named !== undefined && !this.#dns.nat.passes(name, named, gateway, packet, now)) {
       return false
     }
+    resource.usedAt = now
     return this.#sender.send(gateway, packet, now)
   }
 

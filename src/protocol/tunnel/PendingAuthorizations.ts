@@ -4,6 +4,8 @@ import { type BufferedPacket, UniquePacketBuffer } from "./UniquePacketBuffer.ts
 
 /** Between two intents for the same target, milliseconds. */
 export const INTENT_COOL_DOWN = 2000
+/** How long after an intent its target is still wanted without a word from traffic, milliseconds. */
+const STILL_WANTED = 60_000
 const PACKETS_PER_TARGET = 128
 /** Over all targets: a scan of many resources must not fill the memory. */
 const PACKETS = 4096
@@ -14,8 +16,8 @@ interface Pending {
 }
 
 /**
- * Resources that traffic asked for and the portal has not yet granted, with that traffic (tunnel spec 8.3). Nothing
- * retries by itself: each packet is a chance to ask again, at most every 2 s.
+ * Resources that traffic asked for and the portal has not yet granted, with that traffic (tunnel spec 8.3). While the
+ * portal is there nothing retries by itself: each packet is a chance to ask again, at most every 2 s.
  */
 export class PendingAuthorizations {
   readonly #byResource = new Map<ResourceId, Pending>()
@@ -49,6 +51,16 @@ export class PendingAuthorizations {
     this.#intents.delete(resource)
     this.#packets -= pending.packets.size
     return pending.packets.take()
+  }
+
+  /** The portal is back, and may not have got or not have answered what it was asked for: asks it at once. */
+  askAgain(now: number): void {
+    this.#intents.clear()
+    for (const [resource, pending] of this.#byResource) {
+      if (now - pending.lastIntentAt > STILL_WANTED) continue
+      pending.lastIntentAt = now
+      this.#intents.add(resource)
+    }
   }
 
   /** A resource to ask the portal for. */

@@ -118,10 +118,11 @@ export class World {
     this.run(1000)
   }
 
-  /** The client changes to another network: new socket, new key. */
+  /** The client changes to another network: new socket, new key; then it dials the portal. */
   roam(address: string): void {
     this.client.socket = new SocketAddress(ip(address), 52_625)
     this.client.core.reset(this.now)
+    this.#later(PORTAL_DELAY, () => this.client.core.portalConnected(this.now))
   }
 
   /** The portal ends the client's grant. */

@@ -23,6 +23,23 @@ describe("an intent", () => {
     client.fromTun(udp(via("10.0.0.1")))
     expect(client.intents()).toEqual([lan.id])
   })
+  it("waits while the portal is away, and is made again when it is back, for a minute", () => {
+    const client = clientWith(lan, lab)
+    client.fromTun(udp(via("10.0.0.1")))
+    client.core.portalDisconnected(client.now)
+    client.core.portalConnected(client.now)
+    expect(client.intents()).toEqual([lan.id])
+    client.core.portalDisconnected(client.now)
+    client.advance(1000)
+    client.fromTun(udp(via("10.99.0.1")))
+    expect(client.intents()).toEqual([])
+    client.advance(59_500)
+    client.core.portalConnected(client.now)
+    expect(client.intents()).toEqual([lab.id])
+    // The cool-down has begun anew.
+    client.fromTun(udp(via("10.99.0.1"), 7))
+    expect(client.intents()).toEqual([])
+  })
   it("is one for each resource", () => {
     const client = clientWith(lan, lab)
     client.fromTun(udp(via("10.0.0.1")))

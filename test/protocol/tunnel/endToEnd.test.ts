@@ -163,6 +163,20 @@ it("a client that moves to another network connects again with another key", () 
   expect(arrived(world, "client")).toEqual([tcp(back("10.0.0.1"))])
 })
 
+it("a client that only receives does so after it has moved to another network, without a packet of its own", () => {
+  const world = connected()
+  world.client.send(tcp(via("10.0.0.1")))
+  expect(arrived(world, "gateway")).toEqual([tcp(via("10.0.0.1"))])
+  world.roam("198.51.100.77")
+  const roamedAt = world.now
+  expect(world.runUntil(() =>
+    world.gateway.core.status(world.now).peers.some(({ state }) => state !== "connecting") &&
+    world.clientEvents.filter(({ _tag }) => _tag === "PeerConnected").length === 2, 1000)).toBe(true)
+  expect(world.now - roamedAt).toBeLessThan(500)
+  world.gateway.send(tcp(back("10.0.0.1")))
+  expect(arrived(world, "client")).toEqual([tcp(back("10.0.0.1"))])
+})
+
 it("a client without relays asks for them, and then connects", () => {
   const world = new World([lan4], "gateway")
   world.client.send(udp(via("10.0.0.1"), 1))

@@ -274,6 +274,7 @@ const take = (network: Network, each: Step): readonly [Observation, Observation]
   if (each === "roam") {
     tunnel.core.reset(tunnel.now)
     for (const { harness } of network.hosts.values()) harness.core.reset(harness.now)
+    network.setPortal(true)
   } else if (each === "reconnect") {
     network.setPortal(false)
     network.setPortal(true)

@@ -15,18 +15,23 @@ import type {
   InboundAuthorization,
   ResourceId
 } from "../portal/types.ts"
-import type { IpAddress, SocketAddress } from "../wire/address.ts"
+import { familyOf, type IpAddress, type SocketAddress } from "../wire/address.ts"
 import { type IcmpErrorKind, isIcmpError, writeIcmpError } from "../wire/icmp.ts"
 import { IpPacket, isMulticast, MAX_PACKET_LENGTH, PacketKind } from "../wire/ip.ts"
+import { wordsOf } from "../wire/ipWords.ts"
 import { CandidateBatches } from "./CandidateBatches.ts"
-import { isControlPacket, readControlEvent } from "./controlPacket.ts"
+import { isControlPacket, makeControlPacket, readControlEvent } from "./controlPacket.ts"
+import { type DomainSetup, DomainSetups } from "./DomainSetups.ts"
 import { DropCounts, type DropReason } from "./DropCounts.ts"
-import { Access, GrantedClient } from "./GrantedClient.ts"
-import { PrefixTable } from "./PrefixTable.ts"
+import { Access, type GrantedClient } from "./GrantedClient.ts"
+import { GrantedClients } from "./GrantedClients.ts"
+import { Inward } from "./NatTable.ts"
 import { isProxyAddress, isTunnelAddress, TUNNEL_RANGES } from "./ranges.ts"
 import { TransmitQueue } from "./TransmitQueue.ts"
 import { TunAddresses } from "./TunAddresses.ts"
 import type { GatewayTunnelEvent, GatewayTunnelStatus } from "./types.ts"
+
+const HOUSEKEEPING_INTERVAL = 1000
 
 export interface GatewayTunnelOptions {
   readonly node: NodeApi
@@ -35,9 +40,9 @@ export interface GatewayTunnelOptions {
 }
 
 /**
- * The gateway's core, for tests and the lab (tunnel spec 14): it lets clients reach the CIDR and Internet resources that
- * the portal has granted them, until the grants end. DNS resources are not served, and their authorizations are left
- * unconfirmed. Driven as `ClientTunnel` is.
+ * The gateway's core, for tests and the lab (tunnel spec 14): it lets clients reach the resources that the portal has
+ * granted them, until the grants end. Names are resolved outside: every `ResolveDomain` event is to be answered by
+ * `domainResolved`. Driven as `ClientTunnel` is.
  */
 export class GatewayTunnel {
   /** What `tunInput` wants sent, when it returned true. */
@@ -46,8 +51,8 @@ export class GatewayTunnel {
   readonly packet: InnerPacket
   readonly #node: NodeApi
   readonly #unixEpochMillis: number
-  readonly #clients = new Map<PeerId, GrantedClient>()
-  readonly #byAddress = new PrefixTable<GrantedClient>()
+  readonly #clients = new GrantedClients()
+  readonly #setups = new DomainSetups()
   readonly #candidates = new CandidateBatches()
   readonly #drops = new DropCounts()
   readonly #transmits = new TransmitQueue()
@@ -57,6 +62,8 @@ export class GatewayTunnel {
   #addresses: TunAddresses | undefined
   /** When the next grant ends, or may end. */
   #nextExpiry = Number.POSITIVE_INFINITY
+  /** When to look for translations that have ended; infinite as long as there are none. */
+  #nextHousekeeping = Number.POSITIVE_INFINITY
   #closed = false
 
   constructor(options: GatewayTunnelOptions) {
@@ -72,9 +79,10 @@ export class GatewayTunnel {
     const packet = this.#outbound
     if (!packet.parse(buffer, offset, length)) return this.#drop("malformed-packet")
     const { source, version } = packet
-    const client = this.#byAddress.find(version, packet.destination, PacketKind.Other, 0)
+    const client = this.#clients.at(version, packet.destination)
     if (client === undefined) return this.#drop("not-a-peer")
     if (this.#addresses?.includes(version, source) !== true) {
+      if (client.nat.translateIn(packet, now) === Inward.Expired) return this.#drop("expired-translation")
       if (isTunnelAddress(version, source)) return this.#drop("not-allowed")
       const isAllowed = isIcmpError(packet) ||
         client.access(version, source, packet.kind, packet.sourcePort) === Access.Allowed
@@ -105,7 +113,7 @@ export class GatewayTunnel {
     if (isMulticast(packet.version, packet.destination)) return this.#drop("multicast")
     const client = this.#clients.get(this.packet.peer)
     if (client === undefined) return this.#drop("no-peer-state")
-    if (isControlPacket(packet)) return this.#handleControl(client, packet)
+    if (isControlPacket(packet)) return this.#handleControl(client, packet, now)
     return this.#admit(client, packet, now)
   }
 
@@ -113,6 +121,8 @@ export class GatewayTunnel {
     if (this.#closed) return
     this.#node.handleTimeout(now)
     if (this.#nextExpiry <= now) this.#expire(now)
+    if (this.#nextHousekeeping <= now) this.#endTranslations(now)
+    for (const setup of this.#setups.takeExpired(now)) this.#finish(setup, undefined, now)
     this.#drainNode()
   }
 
@@ -128,7 +138,12 @@ export class GatewayTunnel {
 
   pollTimeout(): number | undefined {
     if (this.#closed) return undefined
-    const next = Math.min(this.#node.pollTimeout() ?? Number.POSITIVE_INFINITY, this.#nextExpiry)
+    const next = Math.min(
+      this.#node.pollTimeout() ?? Number.POSITIVE_INFINITY,
+      this.#nextExpiry,
+      this.#nextHousekeeping,
+      this.#setups.nextDeadline
+    )
     return next === Number.POSITIVE_INFINITY ? undefined : next
   }
 
@@ -161,12 +176,18 @@ export class GatewayTunnel {
         this.#dismiss("the portal has withdrawn its access", now)
         break
       case "ResourceUpdated":
-        for (const client of this.#clients.values()) client.setFilters(push.resource)
+        for (const client of this.#clients.all()) client.setFilters(push.resource)
         break
       case "RelaysPresence":
         this.#node.updateRelays(push.disconnectedIds, push.connected, now)
     }
     this.#drainNode()
+  }
+
+  /** The answer to `ResolveDomain`: every address of the name, in any order. An answer that nobody waits for is nothing. */
+  domainResolved(domain: string, hosts: ReadonlyArray<IpAddress>, now: number): void {
+    if (this.#closed) return
+    for (const setup of this.#setups.take(domain)) this.#finish(setup, hosts, now)
   }
 
   /** Candidates that were held back go out (15.3); the portal's `GatewayInit` follows. */
@@ -198,7 +219,7 @@ export class GatewayTunnel {
 
   status(now: number): GatewayTunnelStatus {
     return {
-      clients: [...this.#clients.values()].map(({ id, resources }) => ({ id, resources })),
+      clients: [...this.#clients.all()].map(({ id, resources }) => ({ id, resources })),
       peers: this.#node.status(now),
       dropped: this.#drops.snapshot()
     }
@@ -232,11 +253,27 @@ export class GatewayTunnel {
       ? Access.Prohibited
       : client.access(version, destination, kind, destinationPort)
     if (access === Access.Prohibited) return this.#refuse(client, packet, "prohibited", now)
-    // No address stands for a name here.
-    if (access === Access.Unreachable || isProxyAddress(version, destination)) {
-      return this.#refuse(client, packet, "unreachable-net", now)
-    }
+    if (access === Access.Unreachable) return this.#refuse(client, packet, "unreachable-net", now)
+    return isProxyAddress(version, destination) ? this.#translate(client, packet, now) : true
+  }
+
+  #translate(client: GrantedClient, packet: IpPacket, now: number): boolean {
+    const host = client.hostOf(packet.version, packet.destination)
+    // There is no way from one family to the other: the application tries that one next.
+    if (host === undefined) return this.#refuse(client, packet, "unreachable-net", now)
+    const { kind } = packet
+    if (kind === PacketKind.Other || kind === PacketKind.OtherIcmp) return this.#drop("unsupported-protocol")
+    if (!client.nat.translateOut(packet, host, now)) return this.#drop("translations-exhausted")
+    this.#nextHousekeeping = Math.min(this.#nextHousekeeping, now + HOUSEKEEPING_INTERVAL)
     return true
+  }
+
+  #endTranslations(now: number): void {
+    this.#nextHousekeeping = Number.POSITIVE_INFINITY
+    for (const { nat } of this.#clients.all()) {
+      nat.handleTimeout(now)
+      if (nat.size > 0) this.#nextHousekeeping = now + HOUSEKEEPING_INTERVAL
+    }
   }
 
   #refuse(client: GrantedClient, packet: IpPacket, kind: IcmpErrorKind, now: number): boolean {
@@ -246,18 +283,57 @@ export class GatewayTunnel {
 
   #answer(client: GrantedClient, packet: IpPacket, kind: IcmpErrorKind, now: number): void {
     const buffer = new Uint8Array(CIPHER_HEADROOM + MAX_PACKET_LENGTH + CIPHER_TAILROOM)
-    const length = writeIcmpError(packet, kind, buffer, CIPHER_HEADROOM)
+    this.#tell(client, buffer, writeIcmpError(packet, kind, buffer, CIPHER_HEADROOM), now)
+  }
+
+  /** Sends a packet of our own, `length` bytes behind the headroom. */
+  #tell(client: GrantedClient, buffer: Uint8Array, length: number, now: number): void {
     if (!this.#send(client, buffer, CIPHER_HEADROOM, length, now)) return
     if (!this.#transmits.push(this.transmit)) this.#drops.add("transmit-queue-full")
   }
 
-  #handleControl(client: GrantedClient, packet: IpPacket): boolean {
+  #handleControl(client: GrantedClient, packet: IpPacket, now: number): boolean {
     const event = readControlEvent(packet)
-    if (event._tag === "Malformed") return this.#drop("malformed-control-packet")
-    if (event._tag !== "Goodbye") return this.#drop("unexpected-control-packet")
-    this.#node.removeConnection(client.id)
-    this.#forget(client, "the client said goodbye")
+    switch (event._tag) {
+      case "AssignedIps":
+        return this.#setUp({ ...event, client: client.id }, client, now)
+      case "Goodbye":
+        this.#node.removeConnection(client.id)
+        this.#forget(client, "the client said goodbye")
+        return false
+      case "Malformed":
+        return this.#drop("malformed-control-packet")
+      case "DomainStatus":
+      case "Unknown":
+        return this.#drop("unexpected-control-packet")
+    }
+  }
+
+  #setUp(setup: DomainSetup, client: GrantedClient, now: number): false {
+    // Any other address would lead past the translation, to where the client was not let in.
+    if (!setup.proxyIps.every((address) => isProxyAddress(familyOf(address), wordsOf(address)))) {
+      return this.#drop("malformed-control-packet")
+    }
+    if (!client.serves(setup.resource, setup.domain)) {
+      this.#finish(setup, undefined, now)
+      return false
+    }
+    const outcome = this.#setups.add(setup, now)
+    if (outcome === "Full") return this.#drop("dns-overload")
+    if (outcome === "Resolve") this.#events.push({ _tag: "ResolveDomain", domain: setup.domain })
     return false
+  }
+
+  /** `hosts` is `undefined` if the name could not be resolved in time, or was not to be resolved at all. */
+  #finish(setup: DomainSetup, hosts: ReadonlyArray<IpAddress> | undefined, now: number): void {
+    const client = this.#clients.get(setup.client)
+    if (client === undefined) return
+    const { domain, resource } = setup
+    const status = hosts !== undefined && client.setUp(setup, hosts) ? "Active" : "Inactive"
+    const packet = makeControlPacket({ _tag: "DomainStatus", resource, domain, status })
+    const buffer = new Uint8Array(CIPHER_HEADROOM + packet.length + CIPHER_TAILROOM)
+    buffer.set(packet, CIPHER_HEADROOM)
+    this.#tell(client, buffer, packet.length, now)
   }
 
   #drainNode(): void {
@@ -273,7 +349,7 @@ export class GatewayTunnel {
       case "InvalidateIceCandidate":
         return this.#candidates.remove(event.peer, event.candidate)
       case "ConnectionEstablished":
-        if (this.#clients.has(event.peer)) this.#events.push({ _tag: "PeerConnected", peer: event.peer })
+        if (this.#clients.get(event.peer) !== undefined) this.#events.push({ _tag: "PeerConnected", peer: event.peer })
         return
       case "ConnectionFailed":
         return this.#disconnected(event.peer, event.reason)
@@ -287,7 +363,7 @@ export class GatewayTunnel {
   /** The grants stay: the client may come back and count on them (14.2). */
   #disconnected(peer: PeerId, reason: string): void {
     this.#candidates.forget(peer)
-    if (this.#clients.has(peer)) this.#events.push({ _tag: "PeerLost", peer, reason })
+    if (this.#clients.get(peer) !== undefined) this.#events.push({ _tag: "PeerLost", peer, reason })
   }
 
   #setAddresses(ipv4: IpAddress, ipv6: IpAddress): void {
@@ -298,7 +374,6 @@ export class GatewayTunnel {
 
   #authorize(authorization: CreateAuthorization, now: number): void {
     const { client, expiresAt, resource } = authorization
-    if (resource.type === "dns") return this.#drops.add("unserved-push")
     const outcome = this.#node.upsertConnection({
       peer: client.id,
       remoteKey: client.publicKey,
@@ -310,22 +385,9 @@ export class GatewayTunnel {
       iceless: authorization.useIceless
     }, now)
     if (outcome === "NoRelays") return this.#request({ _tag: "NoRelays" })
-    this.#clientFor(client.id, client.ipv4, client.ipv6).grant(resource, this.#monotonic(expiresAt))
-    this.#scheduleExpiry()
+    this.#clients.upsert(client.id, client.ipv4, client.ipv6).grant(resource, this.#monotonic(expiresAt))
+    this.#nextExpiry = this.#clients.nextExpiry
     this.#request({ _tag: "AuthorizationConfirmed", ref: authorization.ref })
-  }
-
-  #clientFor(id: PeerId, ipv4: IpAddress, ipv6: IpAddress): GrantedClient {
-    const known = this.#clients.get(id)
-    if (known?.addresses.isSame(ipv4, ipv6) === true) return known
-    const addresses = new TunAddresses(ipv4, ipv6)
-    const client = known ?? new GrantedClient(id, addresses)
-    client.addresses = addresses
-    this.#clients.set(id, client)
-    this.#byAddress.removeWhere((entry) => entry === client)
-    this.#byAddress.add({ address: ipv4, bits: 32 }, client)
-    this.#byAddress.add({ address: ipv6, bits: 128 }, client)
-    return client
   }
 
   /** What the portal does not list is revoked, what it lists ends when it says (14.2). */
@@ -335,29 +397,24 @@ export class GatewayTunnel {
       const ofClient = expiries.get(clientId) ?? new Map<ResourceId, number>()
       expiries.set(clientId, ofClient.set(resourceId, this.#monotonic(expiresAt)))
     }
-    for (const client of this.#clients.values()) {
+    for (const client of this.#clients.all()) {
       const ofClient = expiries.get(client.id)
       client.retain((resource) => ofClient?.has(resource) === true)
       for (const [resource, expiresAt] of ofClient ?? []) client.setExpiry(resource, expiresAt)
     }
     this.#dismiss("the portal has withdrawn its access", now)
-    this.#scheduleExpiry()
+    this.#nextExpiry = this.#clients.nextExpiry
   }
 
   #expire(now: number): void {
-    for (const client of this.#clients.values()) client.expire(now)
+    for (const client of this.#clients.all()) client.expire(now)
     this.#dismiss("its access has expired", now)
-    this.#scheduleExpiry()
-  }
-
-  #scheduleExpiry(): void {
-    this.#nextExpiry = Number.POSITIVE_INFINITY
-    for (const { nextExpiry } of this.#clients.values()) this.#nextExpiry = Math.min(this.#nextExpiry, nextExpiry)
+    this.#nextExpiry = this.#clients.nextExpiry
   }
 
   /** Clients without grants have no business here. */
   #dismiss(reason: string, now: number): void {
-    for (const client of this.#clients.values()) {
+    for (const client of this.#clients.all()) {
       if (client.hasGrants) continue
       this.#node.closeConnection(client.id, now)
       this.#forget(client, reason)
@@ -365,8 +422,7 @@ export class GatewayTunnel {
   }
 
   #forget(client: GrantedClient, reason: string): void {
-    this.#clients.delete(client.id)
-    this.#byAddress.removeWhere((entry) => entry === client)
+    this.#clients.delete(client)
     this.#candidates.forget(client.id)
     this.#events.push({ _tag: "PeerLost", peer: client.id, reason })
   }

@@ -143,11 +143,11 @@ const sameSide = (a: Pick<Step, "kind" | "isIpv6">, b: Pick<Step, "kind" | "isIp
 
 // Few ports, around the end of their range, so that sessions meet.
 const move = {
-  kind: fc.constantFrom<Kind>("udp", "tcp", "tcp", "ping"),
-  isIpv6: fc.boolean(),
-  proxy: fc.constantFrom(1, 2, 3),
-  host: fc.constantFrom(1, 2),
-  port: fc.constantFrom(65_535, 65_534, 1, 2, 3)
+  kind: fc.constantFrom<Kind>("udp", "tcp", "tcp", "tcp", "ping"),
+  isIpv6: fc.constantFrom(false, false, false, true),
+  proxy: fc.constantFrom(1, 2),
+  host: fc.constantFrom(1, 1, 2),
+  port: fc.constantFrom(65_535, 1)
 }
 const step = fc.oneof(
   {

@@ -247,12 +247,16 @@ describe("a session", () => {
     const second = out(udp({ from: CLIENT, to: OTHER_PROXY }))
     expect(second).toEqual(first)
     expect(back(answer(second))).toEqual(answer(udp({ from: CLIENT, to: OTHER_PROXY })))
-    advance(120 * SECOND)
+    const third = out(ping({ from: CLIENT, to: PROXY }))
+    advance(60 * SECOND)
+    expect(back(answer(third))).toBe(Inward.Expired)
+    back(answer(second))
     for (const host of ["10.0.0.3", "10.0.0.4"]) {
       open(host, 40_000)
       advance(60 * SECOND)
+      expect(back(answer(second))).toEqual(answer(udp({ from: CLIENT, to: OTHER_PROXY })))
     }
-    expect(back(answer(second))).toBe(Inward.Foreign)
+    expect(back(answer(third))).toBe(Inward.Foreign)
     expect(back(udp({ from: "10.0.0.4", to: CLIENT }, 40_000))).toBe(Inward.Expired)
   })
   it("is forgotten with all others", () => {

@@ -1,4 +1,4 @@
-/** The gateway's core: tunnel spec 14 as far as CIDR and Internet resources go. */
+/** The gateway's core: tunnel spec 14 as far as CIDR and Internet resources go; names have tests of their own. */
 import { describe, expect, it } from "vitest"
 import type { GatewayPush, GatewayResource } from "../../../src/protocol/portal/types.ts"
 import { makeControlPacket } from "../../../src/protocol/tunnel/controlPacket.ts"
@@ -88,12 +88,6 @@ describe("an authorization", () => {
     gateway.grant(alice, lan)
     expect(gateway.requests()).toEqual([{ _tag: "NoRelays" }])
     expect(gateway.core.status(gateway.now).clients).toEqual([])
-  })
-  it("of a DNS resource, which is not served here, is not confirmed either", () => {
-    const gateway = initialised()
-    gateway.grant(alice, { type: "dns", id: uuid(4), name: "wiki", address: "wiki.test", filters: [] })
-    expect(gateway.requests()).toEqual([])
-    expect(gateway.dropped()).toEqual({ "unserved-push": 1 })
   })
   it("given again replaces filters and expiry alone", () => {
     const gateway = serving(lan)

@@ -33,8 +33,8 @@ export type DnsSocketError =
  */
 export class DnsSocket extends Context.Tag("firezone-headless-client/services/DnsSocket")<DnsSocket, {
   /**
-   * Sends `query` once and returns the first datagram from exactly `resolver` with the id of the query; others are
-   * ignored. `timeoutMillis` defaults to 5000.
+   * Sends `query` once and returns the first datagram from exactly `resolver` with the id and the question of the query;
+   * others are ignored. `timeoutMillis` defaults to 5000.
    */
   readonly udp: (
     query: Uint8Array,

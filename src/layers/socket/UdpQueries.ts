@@ -12,6 +12,7 @@ import {
 } from "../../ffi/linux/socket.ts"
 import type { SyscallError } from "../../ffi/SyscallError.ts"
 import { type IpAddress, ipFromBytes, ipToBytes, SocketAddress } from "../../protocol/wire/address.ts"
+import { repeatsQuestion } from "../../protocol/wire/dns.ts"
 import { DnsMalformed, type DnsSocketError } from "../../services/DnsSocket.ts"
 import type { RouteCache } from "../../services/RouteCache.ts"
 import { type SocketFactory, SocketFailed } from "../../services/SocketFactory.ts"
@@ -120,12 +121,9 @@ export class UdpQueries {
       const length = received.right
       if (length === undefined) return
       if (length < 2 || idOf(reader.bytes) !== idOf(query.bytes) || !this.#isFromResolver(query)) continue
-      return this.#finish(
-        query,
-        length < DNS_HEADER
-          ? Either.left(new DnsMalformed({ resolver: query.resolver }))
-          : Either.right(reader.bytes.slice(0, length))
-      )
+      if (length < DNS_HEADER) return this.#finish(query, Either.left(new DnsMalformed({ resolver: query.resolver })))
+      const answer = reader.bytes.slice(0, length)
+      if (repeatsQuestion(answer, query.bytes)) return this.#finish(query, Either.right(answer))
     }
   }
 

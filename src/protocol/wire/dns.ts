@@ -140,6 +140,18 @@ export const decodeQuestion = (
   return question === undefined ? undefined : { question, end: cursor.offset }
 }
 
+/**
+ * Whether a reply repeats the one question of a query (RFC 5452 section 9.1), or leaves it out, as errors may. For
+ * messages with a header; the rest of the reply may be broken.
+ */
+export const repeatsQuestion = (reply: Uint8Array, query: Uint8Array): boolean => {
+  if (uint16(reply, 4) === 0) return true
+  const asked = decodeQuestion(query)?.question
+  const repeated = decodeQuestion(reply)?.question
+  return asked !== undefined && repeated !== undefined && uint16(reply, 4) === 1 && repeated.type === asked.type &&
+    repeated.class === asked.class && sameName(repeated.name, asked.name)
+}
+
 interface Cursor {
   readonly bytes: Uint8Array
   offset: number

@@ -134,6 +134,10 @@ describeWith({ root: true, programs: ["ip"] }, "DNS over UDP", () => {
       for (const impostor of [samePort, otherPort]) yield* impostor.send(from, answer(0x1234, 66))
       yield* resolver.send(from, answer(0x1235, 66))
       yield* resolver.send(from, answer(0x3412, 66))
+      for (const wrong of [query(0x1234, "example.test", RecordType.TXT), query(0x1234, "example.com")]) {
+        wrong[2] = 0x80
+        yield* resolver.send(from, wrong)
+      }
       yield* resolver.send(from, Uint8Array.of())
       yield* resolver.send(from, Uint8Array.of(0x12))
       for (let i = 0; i < 50; i++) yield* resolver.send(from, answer(i, 66)) // more than are read in one turn
@@ -157,7 +161,7 @@ describeWith({ root: true, programs: ["ip"] }, "DNS over UDP", () => {
           return yield* Fiber.join(asking)
         })
       const large = new Uint8Array(60_000).fill(0xab)
-      large.set([0, 7])
+      large.set(query(7))
       assert.deepStrictEqual(yield* reply(large), Either.right(large))
       for (const length of [2, 11]) {
         assert.deepInclude(yield* Effect.flip(yield* reply(Uint8Array.of(0, 7, ...new Uint8Array(length - 2)))), {

@@ -34,7 +34,8 @@ export const encodeQuery = (name: string, { id = 0x1234, more = {}, type = "A" }
     type: "query",
     id,
     flags: packet.RECURSION_DESIRED,
-    questions: [{ type: type as "A", name }],
+    // The codec does not know type 65 by name.
+    questions: [{ type: (type === "HTTPS" ? "UNKNOWN_65" : type) as "A", name }],
     ...more
   }))
 

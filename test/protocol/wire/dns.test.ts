@@ -6,13 +6,16 @@ import {
   addressRecord,
   CLASS_IN,
   decodeDns,
+  decodeQuestion,
   type DnsMessage,
   encodeDns,
   encodeQuery,
+  encodeRecord,
   isDomainName,
   isResponseTo,
   nameRecord,
   RecordType,
+  repeatsQuestion,
   type ResourceRecord,
   ResponseCode,
   responseTo,
@@ -313,5 +316,39 @@ describe("DNS messages", () => {
       ),
       { numRuns: 500 }
     )
+  })
+
+  it("reads the question alone as it reads the whole message", () => {
+    fc.assert(fc.property(message, fc.nat(), (original, cut) => {
+      const bytes = encodeDns(original) ?? new Uint8Array()
+      const [question] = original.questions
+      const found = decodeQuestion(bytes)
+      expect(found?.question).toEqual(question)
+      if (found === undefined) return
+      expect(decodeQuestion(bytes.subarray(0, found.end))).toEqual(found)
+      expect(decodeQuestion(bytes.subarray(0, cut % found.end))).toBeUndefined()
+    }))
+  })
+
+  it("writes records without compression, so that they mean the same in any message", () => {
+    fc.assert(fc.property(message, ({ answers }) => {
+      const records = answers.map((answer) => encodeRecord(answer) ?? new Uint8Array())
+      const header = Uint8Array.of(0, 1, 0x80, 0, 0, 0, answers.length >> 8, answers.length & 0xff, 0, 0, 0, 0)
+      expect(decoded(Uint8Array.from([header, ...records].flatMap((part) => [...part]))).answers).toEqual(answers)
+    }))
+    expect(encodeRecord(addressRecord("a..b", 1, ip("192.0.2.1")))).toBeUndefined()
+  })
+
+  it("tells whether a reply repeats the question of a query", () => {
+    const query = encodeQuery(7, "a.test", RecordType.A) ?? new Uint8Array()
+    const other = (name: string, type: number) => encodeQuery(9, name, type) ?? new Uint8Array()
+    expect(repeatsQuestion(other("A.TEST", RecordType.A), query)).toBe(true)
+    expect(repeatsQuestion(new Uint8Array(12), query)).toBe(true)
+    expect(repeatsQuestion(other("b.test", RecordType.A), query)).toBe(false)
+    expect(repeatsQuestion(other("a.test", RecordType.AAAA), query)).toBe(false)
+    expect(repeatsQuestion(query.subarray(0, -1), query)).toBe(false)
+    const twice = query.slice()
+    twice[5] = 2
+    expect(repeatsQuestion(twice, query)).toBe(false)
   })
 })

@@ -61,6 +61,12 @@ export class SocketFactory extends Context.Tag("firezone-headless-client/service
   readonly tcp: (
     remote: SocketAddress
   ) => Effect.Effect<net.Socket, SocketFailed | RoutingLoopPreventionFailed | ConnectTimedOut | RouteError>
+  /**
+   * Destroys a socket that `tcp` made if the way to its remote no longer starts at its local address, as after a roam,
+   * and returns whether it did. Nothing of it is sent any more where the system allows that (Linux): no goodbye could
+   * arrive, and the other network need not see the address.
+   */
+  readonly abandonStranded: (socket: net.Socket) => Effect.Effect<boolean>
   /** The local address that a datagram to `destination` would be sent from. */
   readonly sourceFor: (destination: IpAddress) => Effect.Effect<IpAddress, RouteError>
 }>() {}

@@ -19,6 +19,8 @@ export interface SocketFactoryDouble {
   tcp: Dial
   /** Without mark, source or time limit; as the real one, it can be interrupted wherever it is called. */
   readonly dialPlainly: Dial
+  /** Settable: whether no socket can say goodbye any more. */
+  stranded: boolean
   readonly layer: Layer.Layer<SocketFactory>
 }
 
@@ -51,6 +53,7 @@ export const makeSocketFactoryDouble = (): SocketFactoryDouble => {
     open: () => double.sockets.filter((socket) => !socket.destroyed),
     tcp: dialPlainly,
     dialPlainly,
+    stranded: false,
     layer: Layer.sync(SocketFactory, () =>
       SocketFactory.of({
         udp: () => Effect.dieMessage("no UDP socket is expected here"),
@@ -61,6 +64,11 @@ export const makeSocketFactoryDouble = (): SocketFactoryDouble => {
           Effect.suspend(() => {
             double.dialled.push(remote)
             return double.tcp(remote)
+          }),
+        abandonStranded: (socket) =>
+          Effect.sync(() => {
+            if (double.stranded) socket.destroy()
+            return double.stranded
           }),
         sourceFor: () => Effect.dieMessage("no source is expected to be asked for")
       }))

@@ -24,6 +24,7 @@ export const SO_RCVBUFFORCE = 33
 export const SO_MARK = 36
 
 export const TCP_NODELAY = 1
+export const TCP_REPAIR = 19
 
 export const IP_TOS = 1
 export const IP_PKTINFO = 8

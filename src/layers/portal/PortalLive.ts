@@ -117,7 +117,8 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
         Effect.flatMap(upgradeRequest(endpoint), (request) =>
           Effect.acquireRelease(
             openWebSocket(sockets, remotes, request),
-            ({ webSocket }) => FiberSet.run(goodbyes, closeWebSocket(webSocket))
+            ({ socket, webSocket }) =>
+              FiberSet.run(goodbyes, Effect.unlessEffect(closeWebSocket(webSocket), sockets.abandonStranded(socket)))
           )).pipe(Effect.map((opened) => ({ ...opened, endpoint })))
 
       /** Until it ends. */

@@ -43,6 +43,8 @@ export interface OpenedWebSocket {
   /** Paused, so that nothing is missed: listen first, then resume. */
   readonly webSocket: WebSocket
   readonly remote: SocketAddress
+  /** What it runs on, under TLS if there is any. */
+  readonly socket: net.Socket
 }
 
 /** The TCP connection that everything else is built on: destroying it ends every later stage too. */
@@ -65,7 +67,7 @@ export const openWebSocket = (
     const stages = Effect.gen(function*() {
       const { socket, remote } = yield* connectFirst(sockets, remotes, foundation)
       const stream = request.secure ? yield* startTls(socket, request) : socket
-      return { webSocket: yield* upgrade(stream, request), remote }
+      return { webSocket: yield* upgrade(stream, request), remote, socket }
     }).pipe(
       Effect.timeoutFail({
         duration: CONNECT_TIMEOUT,

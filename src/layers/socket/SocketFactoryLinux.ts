@@ -28,11 +28,12 @@ import {
   SOL_SOCKET,
   SOL_TCP,
   takeSocketError,
-  TCP_NODELAY
+  TCP_NODELAY,
+  TCP_REPAIR
 } from "../../ffi/linux/socket.ts"
 import { SyscallError } from "../../ffi/SyscallError.ts"
 import { SOCKET_MARK } from "../../model/policyRouting.ts"
-import { type IpAddress, ipToBytes, SocketAddress } from "../../protocol/wire/address.ts"
+import { type IpAddress, ipToBytes, parseIp, SocketAddress } from "../../protocol/wire/address.ts"
 import { ReadinessPoller } from "../../services/ReadinessPoller.ts"
 import { RouteCache } from "../../services/RouteCache.ts"
 import {
@@ -132,6 +133,7 @@ const make = (options: SocketFactoryOptions) =>
   Effect.gen(function*() {
     const routes = yield* RouteCache
     const poller = yield* ReadinessPoller
+    const descriptors = new WeakMap<net.Socket, number>()
 
     const udp = (local: SocketAddress, descriptor: DescriptorOptions = {}) =>
       Effect.acquireRelease(
@@ -187,7 +189,13 @@ const make = (options: SocketFactoryOptions) =>
         )
       ).pipe(
         Effect.flatMap((exit) => {
-          if (Exit.isSuccess(exit)) return Effect.sync(() => wrap(fd))
+          if (Exit.isSuccess(exit)) {
+            return Effect.sync(() => {
+              const socket = wrap(fd)
+              descriptors.set(socket, fd)
+              return socket
+            })
+          }
           closeSocket(fd)
           return Effect.failCause(exit.cause)
         })
@@ -207,10 +215,30 @@ const make = (options: SocketFactoryOptions) =>
         Effect.uninterruptible
       )
 
+    const isStranded = ({ localAddress = "", remoteAddress = "" }: net.Socket): Effect.Effect<boolean> => {
+      const remote = parseIp(remoteAddress)
+      if (remote === undefined) return Effect.succeed(false)
+      return routes.get(remote).pipe(
+        Effect.map(({ source }) => source !== parseIp(localAddress)),
+        Effect.orElseSucceed(() => true)
+      )
+    }
+    const abandonStranded = (socket: net.Socket) =>
+      Effect.map(isStranded(socket), (stranded) => {
+        const fd = descriptors.get(socket)
+        // The number of a socket that is destroyed may be another's.
+        if (!stranded || fd === undefined || socket.destroyed) return false
+        // tcp(7) does not tell: closed in repair mode, a connection is just forgotten.
+        setOption(fd, SOL_TCP, TCP_REPAIR, 1, "TCP_REPAIR")
+        socket.destroy()
+        return true
+      })
+
     return SocketFactory.of({
       udp,
       unsafeUdp: (local) => bindUdp(local, options.mark),
       tcp,
+      abandonStranded,
       sourceFor: (destination) => Effect.map(routes.get(destination), (route) => route.source)
     })
   })

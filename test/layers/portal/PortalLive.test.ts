@@ -359,6 +359,20 @@ describe("reconnect", () => {
       yield* waitFor("the old socket to close", () => factory.open().length === 1)
     }))
 
+  it.scoped("says no goodbye where the network has changed under the connection", () =>
+    Effect.gen(function*() {
+      const { connection, factory, portal } = yield* connect()
+      yield* expectEvent(connection, "Connected")
+      factory.stranded = true
+      yield* connection.reconnect(otherKey)
+      yield* expectEvent(connection, "Disconnected")
+      yield* expectEvent(connection, "Connected")
+      // What the double cannot help: the portal sees the connection break.
+      yield* waitFor("the end of the old connection", () => sessionOf(portal).closedWith !== undefined)
+      assert.strictEqual(sessionOf(portal).closedWith, 1006)
+      assert.lengthOf(factory.open(), 1)
+    }))
+
   it.scoped("does not wait for a portal that does not answer the goodbye", () =>
     Effect.gen(function*() {
       const { connection, portal } = yield* connect()

@@ -52,6 +52,8 @@ interface Server {
   readonly at: SocketAddress
   /** The addresses that connections came from. */
   readonly clients: Array<SocketAddress>
+  /** Those that the other side ended. */
+  readonly ended: Array<SocketAddress>
 }
 
 /** A server of Node's own, which sends back what it gets. */
@@ -59,13 +61,15 @@ const echoServer = (address: string): Effect.Effect<Server, never, Scope.Scope> 
   Effect.acquireRelease(
     Effect.promise(async () => {
       const clients: Array<SocketAddress> = []
+      const ended: Array<SocketAddress> = []
       const server = net.createServer((socket) => {
-        clients.push(new SocketAddress(ip(socket.remoteAddress ?? ""), socket.remotePort ?? 0))
-        socket.on("error", () => undefined).pipe(socket)
+        const client = new SocketAddress(ip(socket.remoteAddress ?? ""), socket.remotePort ?? 0)
+        clients.push(client)
+        socket.on("error", () => undefined).on("close", () => ended.push(client)).pipe(socket)
       })
       await new Promise<void>((resolve) => void server.listen(0, address, resolve))
       const { port } = server.address() as net.AddressInfo
-      return { server, at: new SocketAddress(ip(address), port), clients }
+      return { server, at: new SocketAddress(ip(address), port), clients, ended }
     }),
     ({ server }) => Effect.sync(() => server.close())
   )
@@ -323,6 +327,36 @@ describeWith({ root: true, programs: ["ip"] }, "sockets on Linux", () => {
       assert.lengthOf(routes.evicted, 2)
     })
   })
+
+  it.scopedLive.each(families)(
+    "IPv$family connections that the routes have left are given up without a word",
+    ({ local, other, peer }) => {
+      const routes = makeRouteCacheDouble()
+      return Effect.gen(function*() {
+        const host = yield* network
+        const server = yield* host.inside(echoServer(peer))
+        const factory = yield* Effect.provide(SocketFactory, layer(routes))
+        const before = openSockets()
+        routes.source = () => ip(local)
+        const sockets = [yield* factory.tcp(server.at), yield* factory.tcp(server.at), yield* factory.tcp(server.at)]
+        const [stays, stranded, unreachable] = sockets as [net.Socket, net.Socket, net.Socket]
+        yield* waitFor("the connections", () => server.clients.length === 3)
+        const mine = openedSince(before)
+        assert.isFalse(yield* factory.abandonStranded(stays))
+        routes.source = () => ip(other)
+        assert.isTrue(yield* factory.abandonStranded(stranded))
+        assert.isFalse(yield* factory.abandonStranded(stranded))
+        routes.source = () => undefined
+        assert.isTrue(yield* factory.abandonStranded(unreachable))
+        yield* waitFor("the sockets to be closed", () => openedSince(before) === mine - 2)
+        assert.isFalse(stays.destroyed)
+        assert.strictEqual(yield* echo(stays, "still here"), "still here")
+        // What the others had sent would have arrived before that.
+        yield* waitFor("the end of the one that said goodbye", () => server.ended.length === 1)
+        assert.strictEqual(server.ended[0]?.port, server.clients[0]?.port)
+      })
+    }
+  )
 
   it.scoped("without a route opens nothing", () => {
     const routes = makeRouteCacheDouble()

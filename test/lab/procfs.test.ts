@@ -1,6 +1,7 @@
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
+import type { Readable, Writable } from "node:stream"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
 import { namespaceKey, startOf } from "../../src/lab/procfs.ts"
 
@@ -34,11 +35,16 @@ describe.runIf(process.platform === "linux")("startOf", () => {
   })
 
   it("takes a process that has ended but is not yet waited for as ended", async () => {
-    // The shell never waits, and prints the pid of a child that ends at once.
-    const parent = spawn("sh", ["-c", "true & echo $!; exec sleep 60"])
-    const [line] = await once(parent.stdout, "data") as [Buffer]
+    // The shell might still wait for its child; the program that takes its place does not.
+    const parent = spawn("sh", ["-c", "cat <&3 >/dev/null & echo $!; exec sleep 60 3<&-"], {
+      stdio: ["ignore", "pipe", "inherit", "pipe"]
+    })
+    const [line] = await once(parent.stdout as Readable, "data") as [Buffer]
     const pid = Number(line)
-    while (startOf(pid) !== undefined) await new Promise((resolve) => setTimeout(resolve, 5))
+    const pause = () => new Promise((resolve) => setTimeout(resolve, 5))
+    while (fs.readFileSync(`/proc/${parent.pid}/comm`, "utf8") !== "sleep\n") await pause()
+    ;(parent.stdio[3] as Writable).end()
+    while (startOf(pid) !== undefined) await pause()
     assert.include(fs.readFileSync(`/proc/${pid}/stat`, "utf8"), ") Z ")
     parent.kill("SIGKILL")
   })

@@ -1,4 +1,5 @@
 /** A client's core over a `NodeDouble`, in the states that tests begin with. */
+import type { SavedName } from "../../../src/protocol/dns/ResourceResolver.ts"
 import type { ClientPush, ClientRequest, Resource, ResourceId } from "../../../src/protocol/portal/types.ts"
 import type { ClientExtension } from "../../../src/protocol/tunnel/ClientExtension.ts"
 import { ClientTunnel } from "../../../src/protocol/tunnel/ClientTunnel.ts"
@@ -9,8 +10,8 @@ import { Harness } from "./NodeDouble.ts"
 import { udp } from "./packets.ts"
 
 export class ClientHarness extends Harness<ClientTunnel> {
-  constructor(extension?: ClientExtension) {
-    super((node) => new ClientTunnel({ node, crypto: cryptoFrom(seeded(1)), extension }))
+  constructor(extension?: ClientExtension, savedNames?: ReadonlyArray<SavedName>) {
+    super((node) => new ClientTunnel({ node, crypto: cryptoFrom(seeded(1)), extension, savedNames }))
   }
 
   push(push: ClientPush): void {

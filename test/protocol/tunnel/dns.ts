@@ -49,7 +49,7 @@ export const queryPacket = (sentinel: string, query: Uint8Array, sourcePort = PO
   }, query)
 
 export interface Reply {
-  readonly message: packet.DecodedPacket
+  readonly message: packet.DecodedPacket & { readonly rcode: string }
   readonly bytes: Uint8Array
   readonly from: string
   readonly port: number
@@ -72,7 +72,7 @@ export const replies = (client: ClientHarness): ReadonlyArray<Reply> =>
     const { from, payload } = payloadOf(bytes)
     const { destinationPort: port, sourcePort } = parsed(bytes)
     if (sourcePort !== 53) throw new Error("not from a DNS server")
-    return { message: packet.decode(Buffer.from(payload)), bytes: payload, from, port }
+    return { message: packet.decode(Buffer.from(payload)) as Reply["message"], bytes: payload, from, port }
   })
 
 export const ask = (client: ClientHarness, name: string, asked: Asked = {}, sentinel = SENTINEL): void => {

@@ -16,6 +16,7 @@ import {
 } from "../wire/stun.ts"
 import { type Channel, Channels } from "./Channels.ts"
 import { type AuthenticatedKind, type Request, type RequestKind, type RequestOptions, Requests } from "./Requests.ts"
+import { REPEAT_WINDOW, Settled } from "./Settled.ts"
 import type { AllocationEvent, FreeReason, GatheredCandidate } from "./types.ts"
 
 const REALM = "firezone"
@@ -55,6 +56,7 @@ export class Allocation {
   readonly #crypto: Crypto
   readonly #channels = new Channels()
   readonly #requests = new Requests()
+  readonly #settled = new Settled()
   /** By kind and family: six at most. */
   readonly #candidates = new Map<string, GatheredCandidate>()
   readonly #transmits: Array<Transmit> = []
@@ -75,6 +77,8 @@ export class Allocation {
   #lifetime: Lifetime | undefined
   #keepAliveAt = Number.POSITIVE_INFINITY
   #mismatches = { since: Number.NEGATIVE_INFINITY, count: 0 }
+  /** When to ask for an allocation again after too many mismatches. */
+  #retryAt = Number.POSITIVE_INFINITY
   #hasProtocolFailure = false
   #rtt: number | undefined
 
@@ -123,7 +127,7 @@ export class Allocation {
     if (message === undefined || message.hasWrongFingerprint) return false
     if (message.class !== Class.Success && message.class !== Class.Error) return false
     const transmission = this.#requests.find(message.key)
-    if (transmission === undefined) return false
+    if (transmission === undefined) return this.#handleRepeated(from, message, now)
     const { request, withNonce } = transmission
     if (request.destination.text !== from.text || methods[request.kind._tag] !== message.method) return false
     if (!this.#isAuthentic(request, withNonce, message)) return false
@@ -135,7 +139,7 @@ export class Allocation {
     } else if (message.class === Class.Error) {
       this.#handleError(request, request.kind, withNonce, message, now)
     } else {
-      this.#handleSuccess(request.kind, message, now)
+      this.#handleSuccess(request, request.kind, message, now)
     }
     return true
   }
@@ -189,6 +193,8 @@ export class Allocation {
     this.#lifetime = undefined
     this.#keepAliveAt = Number.POSITIVE_INFINITY
     this.#rtt = undefined
+    this.#retryAt = Number.POSITIVE_INFINITY
+    this.#settled.clear()
     this.#isVerified = false
     if (this.#credentials !== undefined) this.#credentials.nonce = undefined
     this.#start(now)
@@ -198,6 +204,10 @@ export class Allocation {
     for (let due = this.#requests.nextDue(now); due !== undefined; due = this.#requests.nextDue(now)) {
       if (due.isGivenUp) this.#giveUp(due.request)
       else this.#transmit(due.request)
+    }
+    if (now >= this.#retryAt) {
+      this.#retryAt = Number.POSITIVE_INFINITY
+      if (this.#isSuspended) this.#request({ _tag: "Allocate" }, now)
     }
     const lifetime = this.#lifetime
     if (lifetime === undefined) return
@@ -230,7 +240,12 @@ export class Allocation {
   }
 
   pollTimeout(): number | undefined {
-    let next = Math.min(this.#requests.nextTimeout(), this.#keepAliveAt, this.#channels.nextTimeout())
+    let next = Math.min(
+      this.#requests.nextTimeout(),
+      this.#keepAliveAt,
+      this.#channels.nextTimeout(),
+      this.#retryAt
+    )
     if (this.#lifetime !== undefined) next = Math.min(next, this.#lifetime.expiresAt, this.#lifetime.refreshAt)
     return next === Number.POSITIVE_INFINITY ? undefined : next
   }
@@ -379,6 +394,7 @@ export class Allocation {
     if (now - this.#mismatches.since >= MISMATCH_WINDOW) this.#mismatches = { since: now, count: 0 }
     if (++this.#mismatches.count > MAX_MISMATCHES) {
       this.#waiting = []
+      this.#retryAt = this.#mismatches.since + MISMATCH_WINDOW
       return
     }
     if (kind._tag === "Allocate") return this.#request({ _tag: "Refresh", remove: true }, now)
@@ -394,11 +410,26 @@ export class Allocation {
     this.#request(this.#lifetime === undefined ? { _tag: "Allocate" } : { _tag: "Refresh", remove: false }, now)
   }
 
-  #handleSuccess(kind: AuthenticatedKind, message: StunMessage, now: number): void {
+  /** An answer to a request that is settled: a copy of one was executed, or a copy of an answer has come. */
+  #handleRepeated(from: SocketAddress, message: StunMessage, now: number): boolean {
+    const request = this.#settled.find(message.key, now)
+    if (request === undefined || request.destination.text !== from.text) return false
+    if (message.class !== Class.Success || methods[request.kind._tag] !== message.method) return false
+    if (!this.#isAuthentic(request, true, message)) return false
+    if (!this.#settled.wasRepeated(request, relayedAddresses(message))) return false
+    // Of two allocations nobody knows which was the later one. What may have been deleted is asked for.
+    if (request.kind._tag === "Allocate") this.#handleMismatch(request.kind, now)
+    else if (this.#lifetime !== undefined) this.#lifetime.refreshAt = now
+    return true
+  }
+
+  #handleSuccess(request: Request, kind: AuthenticatedKind, message: StunMessage, now: number): void {
     switch (kind._tag) {
       case "Allocate":
+        this.#settled.created(request, relayedAddresses(message), now)
         return this.#handleAllocated(message, now)
       case "Refresh":
+        if (kind.remove) this.#settled.deleted(request, now)
         return this.#handleRefreshed(message, now)
       case "ChannelBind":
         return this.#channels.confirm(kind.number, now)
@@ -410,7 +441,9 @@ export class Allocation {
     const relayed = message.addresses(Attribute.XorRelayedAddress).filter(isUsable)
     const local = this.#local
     if (seconds === undefined || relayed.length === 0 || local === undefined) return
-    this.#setLifetime(seconds, now)
+    const lifetime = this.#setLifetime(seconds, now)
+    // A late copy of the deletion would not be noticed before the next request.
+    if (this.#settled.mayBeDeletedAgain(now)) lifetime.refreshAt = Math.min(lifetime.refreshAt, now + REPEAT_WINDOW)
     this.#keepAliveAt = now + KEEP_ALIVE
     this.#gatherReflexive(local, message)
     for (const address of relayed) this.#gather({ kind: "relay", address, local })
@@ -427,9 +460,9 @@ export class Allocation {
     }
   }
 
-  #setLifetime(seconds: number, now: number): void {
+  #setLifetime(seconds: number, now: number): Lifetime {
     const lifetime = Math.min(MAX_LIFETIME, Math.max(MIN_LIFETIME, seconds * 1000))
-    this.#lifetime = { expiresAt: now + lifetime, refreshAt: now + lifetime / 2 }
+    return this.#lifetime = { expiresAt: now + lifetime, refreshAt: now + lifetime / 2 }
   }
 
   #gatherReflexive(local: SocketAddress, message: StunMessage): void {
@@ -465,6 +498,9 @@ export class Allocation {
 }
 
 const isUsable = ({ address, port }: SocketAddress): boolean => port !== 0 && isUsableAddress(address)
+
+const relayedAddresses = (message: StunMessage): string =>
+  message.addresses(Attribute.XorRelayedAddress).map(({ text }) => text).join()
 
 const readNonce = (message: StunMessage): Uint8Array | undefined => {
   const nonce = message.attribute(Attribute.Nonce)

@@ -342,6 +342,8 @@ export class Node implements NodeApi {
     const failure = connection.handleTimeout(now)
     if (failure !== undefined) {
       this.#forget(connection, now)
+      // It may be the relay that has died: the next connection is not to wait for its keep-alive.
+      if (connection.relay !== undefined) this.#relays.get(connection.relay)?.probe(now)
       this.#events.push({ _tag: "ConnectionFailed", peer: connection.peer, reason: failure })
       return
     }

@@ -13,6 +13,8 @@ const MAX_FORMER = 64
 export interface AllocationApi {
   /** Smoothed round trip, milliseconds; `undefined` before the first answer. */
   readonly rtt: number | undefined
+  /** Whether another relay is to be preferred until this one has answered. */
+  readonly isDoubtful: boolean
   /** Why the relay is of no use any more (spec 6.9), once it is. */
   readonly freed: FreeReason | undefined
   /** Host, server-reflexive and relayed ones that are valid now. */
@@ -30,6 +32,8 @@ export interface AllocationApi {
   bindChannel(peer: SocketAddress, now: number): void
   /** Verifies that the relay still knows us, with one request. */
   refresh(now: number): void
+  /** Asks now whether it is still there. */
+  probe(now: number): void
   restart(now: number): void
   handleTimeout(now: number): void
   pollTransmit(): Transmit | undefined
@@ -94,10 +98,15 @@ export class Relays {
     return undefined
   }
 
-  /** One of the measured relays that are good enough. */
+  /** One of the measured relays that are good enough; a doubtful one only if there is no other. */
   pick(): RelayId | undefined {
-    const measured = Array.from(this.#entries, ([id, { allocation }]) => ({ id, rtt: allocation.rtt }))
-    return pickRelay(measured, this.#crypto)?.id
+    const measured = Array.from(this.#entries, ([id, { allocation }]) => ({
+      id,
+      rtt: allocation.rtt,
+      isDoubtful: allocation.isDoubtful
+    }))
+    const reliable = measured.filter(({ isDoubtful }) => !isDoubtful)
+    return (pickRelay(reliable, this.#crypto) ?? pickRelay(measured, this.#crypto))?.id
   }
 
   /** What a connection that uses `relay` offers: relayed candidates of that one, the other kinds of all. */

@@ -103,6 +103,13 @@ export class Allocation {
     return this.#server === undefined ? "no-response" : undefined
   }
 
+  /** There is reason to take another one: nothing is allocated or asked for, or a keep-alive waits for its answer. */
+  get isDoubtful(): boolean {
+    const server = this.#server
+    return this.#isSuspended
+      || this.#requests.has(({ destination, kind }) => kind._tag === "Binding" && destination.text === server?.text)
+  }
+
   /** The address of the relay in use; channel data goes there. */
   get server(): SocketAddress | undefined {
     return this.#server
@@ -178,6 +185,13 @@ export class Allocation {
     } else if (!this.#requests.has(({ kind, once }) => kind._tag === "Allocate" || (kind._tag === "Refresh" && once))) {
       this.#request({ _tag: "Refresh", remove: false }, now, { once: true })
     }
+  }
+
+  /** Sends the keep-alive now: something makes the caller wonder whether the relay is still there. */
+  probe(now: number): void {
+    if (this.#server === undefined || this.#lifetime === undefined || this.isDoubtful) return
+    this.#keepAliveAt = now + KEEP_ALIVE
+    this.#requestBinding(this.#server, now)
   }
 
   /** The network has changed: forgets everything but username and password, announcing nothing, and starts over. */

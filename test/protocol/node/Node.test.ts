@@ -402,3 +402,13 @@ describe("a handshake", () => {
     assert.deepStrictEqual(cookies, Array.from({ length: 20 }, () => other.text))
   })
 })
+
+describe("a connection that fails", () => {
+  it("has its relay asked whether it is still there", () => {
+    const world = new World(a)
+    world.node.upsertConnection(request, 0)
+    world.node.handleTimeout(10_000)
+    assert.include(named(world.events()), "ConnectionFailed")
+    assert.deepStrictEqual(world.doubles.of("a").asked, ["probe"])
+  })
+})

@@ -138,3 +138,18 @@ describe("candidates", () => {
     assert.deepStrictEqual(of("a").asked, ["restart"])
   })
 })
+
+describe("a doubtful relay", () => {
+  it("is taken only if there is no other", () => {
+    const { of, relays } = setUp()
+    relays.update([], [a, ab], 0)
+    of("a").rtt = 1
+    of("a").isDoubtful = true
+    for (let i = 0; i < 20; i++) assert.strictEqual(relays.pick(), "ab", "though the other one was faster")
+    of("ab").isDoubtful = true
+    assert.strictEqual(relays.pick(), "a")
+    of("a").isDoubtful = false
+    of("ab").isDoubtful = false
+    assert.strictEqual(relays.pick(), "a")
+  })
+})

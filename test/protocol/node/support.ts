@@ -35,6 +35,7 @@ export const relayNamed = (id: string, v4 = `203.0.113.${id.length}:3478`): Rela
 export class AllocationDouble implements AllocationApi {
   readonly relay: Relay
   rtt: number | undefined = 20
+  isDoubtful = false
   freed: FreeReason | undefined
   candidates: ReadonlyArray<GatheredCandidate> = []
   server: SocketAddress | undefined
@@ -77,6 +78,9 @@ export class AllocationDouble implements AllocationApi {
   }
   bindChannel(peer: SocketAddress): void {
     this.asked.push(`bind ${peer}`)
+  }
+  probe(): void {
+    this.asked.push("probe")
   }
   refresh(): void {
     this.asked.push("refresh")

@@ -336,3 +336,41 @@ it("a nonce is kept for the requests to come", () => {
   client.drain()
   assert.strictEqual(client.takeOne(Method.ChannelBind).message.text(Attribute.Nonce), NONCE)
 })
+
+describe("a doubt whether the relay is still there", () => {
+  it("sends the keep-alive early, once, and lasts until it is answered", () => {
+    const client = new Client().allocate()
+    client.advance(5000)
+    assert.isFalse(client.allocation.isDoubtful)
+    client.allocation.probe(client.now)
+    client.allocation.probe(client.now)
+    client.drain()
+    assert.isTrue(client.allocation.isDoubtful)
+    client.succeed(client.takeOne(Method.Binding))
+    assert.isFalse(client.allocation.isDoubtful)
+    client.advance(24_999)
+    client.assertSilent()
+    client.advance(1)
+    client.takeOne(Method.Binding)
+  })
+
+  it("is settled after 8.125 s of silence", () => {
+    const client = new Client().allocate()
+    client.allocation.probe(client.now)
+    client.advance(8124)
+    assert.isUndefined(client.allocation.freed)
+    client.advance(1)
+    assert.strictEqual(client.allocation.freed, "no-response")
+  })
+
+  it("is in order as long as nothing is allocated nor asked for", () => {
+    const client = new Client()
+    assert.isFalse(client.allocation.isDoubtful, "it is being asked for the first time")
+    client.bind()
+    client.refuse(client.takeOne(Method.Allocate), 508)
+    assert.isTrue(client.allocation.isDoubtful)
+    client.allocation.probe(client.now)
+    client.drain()
+    client.assertSilent()
+  })
+})

@@ -6,7 +6,7 @@ import * as path from "node:path"
 import { ask } from "./control.ts"
 import type { GatewayConfig, GatewayState } from "./gateway/gatewayProcess.ts"
 import { LabError } from "./LabError.ts"
-import type { StaticRelay } from "./portal/config.ts"
+import type { DnsConfig, ResourceConfig, StaticRelay } from "./portal/config.ts"
 import type { PortalConfig, PortalState } from "./portal/portalProcess.ts"
 import type { Daemon } from "./processes.ts"
 import type { RelayConfig, RelayState } from "./relay/relayProcess.ts"
@@ -115,6 +115,10 @@ export interface Equipment {
   readonly secondGateway?: boolean
   /** Where the first gateway finds the portal. */
   readonly gatewayApiUrl?: string
+  /** In the place of the networks behind the gateway. */
+  readonly resources?: ReadonlyArray<ResourceConfig>
+  /** What the account has for every client. */
+  readonly dns?: DnsConfig
 }
 
 export interface StartOptions extends Equipment {
@@ -174,8 +178,33 @@ const emulator = <State>(
     }
   })
 
+/** The networks behind the gateway. */
+const networks: ReadonlyArray<ResourceConfig> = [
+  {
+    type: "cidr",
+    id: ids.cidr4,
+    name: "Lab network",
+    address: addresses.resourceNetwork4,
+    address_description: null,
+    sites: [ids.site],
+    filters: []
+  },
+  {
+    type: "cidr",
+    id: ids.cidr6,
+    name: "Lab network (IPv6)",
+    address: addresses.resourceNetwork6,
+    address_description: null,
+    sites: [ids.site],
+    filters: []
+  }
+]
+
 /** A relay that the portal is not told of here has to sign in. */
-const portalConfig = (relays: ReadonlyArray<StaticRelay>): PortalConfig => ({
+const portalConfig = (
+  relays: ReadonlyArray<StaticRelay>,
+  { dns, resources = networks }: Pick<Equipment, "dns" | "resources">
+): PortalConfig => ({
   host: "::",
   port: addresses.portalPort,
   clientTokens: [tokens.client],
@@ -185,26 +214,8 @@ const portalConfig = (relays: ReadonlyArray<StaticRelay>): PortalConfig => ({
   iceless: false,
   relays,
   sites: [{ id: ids.site, name: "Lab" }],
-  resources: [
-    {
-      type: "cidr",
-      id: ids.cidr4,
-      name: "Lab network",
-      address: addresses.resourceNetwork4,
-      address_description: null,
-      sites: [ids.site],
-      filters: []
-    },
-    {
-      type: "cidr",
-      id: ids.cidr6,
-      name: "Lab network (IPv6)",
-      address: addresses.resourceNetwork6,
-      address_description: null,
-      sites: [ids.site],
-      filters: []
-    }
-  ],
+  resources,
+  dns,
   gatewaySite: ids.site
 })
 
@@ -216,7 +227,8 @@ export const start = (
     gatewayApiUrl = apiUrl,
     secondGateway = false,
     secondRelay = false,
-    without = new Set()
+    without = new Set(),
+    ...account
   }: StartOptions = {}
 ): Effect.Effect<Lab, LabError, Scope.Scope> =>
   Effect.gen(function*() {
@@ -228,7 +240,7 @@ export const start = (
     ) => emulator<State>(topology, executable, role, place, config, env)
     const web = yield* make("web", { host: "res", name: "web" }, { echo: [addresses.resource4, addresses.resource6] })
     const present = relays.slice(0, without.has("relay") ? 0 : secondRelay ? 2 : 1)
-    const portal = yield* make<PortalState>("portal", { host: "inet", name: "portal" }, portalConfig(present))
+    const portal = yield* make<PortalState>("portal", { host: "inet", name: "portal" }, portalConfig(present, account))
     const relay = yield* make<RelayState>("relay", { host: "inet", name: "relay" }, relays[0])
     const other = yield* make<RelayState>("relay", { host: "inet", name: "relay2" }, relays[1])
     const gateway = yield* make<GatewayState>("gateway", { host: "gw", name: "gateway" }, gatewayInterfaces, {

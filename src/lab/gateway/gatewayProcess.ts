@@ -6,6 +6,7 @@ import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
+import * as ScopedRef from "effect/ScopedRef"
 import { makeCrypto } from "../../layers/crypto/makeCrypto.ts"
 import * as LogLive from "../../layers/log/LogLive.ts"
 import * as TunDeviceHost from "../../layers/tun/TunDeviceHost.ts"
@@ -17,11 +18,16 @@ import { Node } from "../../protocol/node/Node.ts"
 import type { PathKind, PeerStatus, RelayId } from "../../protocol/node/types.ts"
 import { GatewayTunnel } from "../../protocol/tunnel/GatewayTunnel.ts"
 import type { GatewayTunnelEvent, GatewayTunnelStatus } from "../../protocol/tunnel/types.ts"
+import type { IpAddress } from "../../protocol/wire/address.ts"
+import type { DnsSocket } from "../../services/DnsSocket.ts"
+import { HostResolver } from "../../services/HostResolver.ts"
 import { PeerSocket, type PeerSocketStats } from "../../services/PeerSocket.ts"
 import { Portal, type PortalEvent, type PortalProtocol, type PortalStatus } from "../../services/Portal.ts"
+import type { SystemResolvers } from "../../services/SystemResolvers.ts"
 import { TunDevice, type TunStats } from "../../services/TunDevice.ts"
 import { serveControl } from "../control.ts"
 import { LabError } from "../LabError.ts"
+import * as dnsServer from "./dnsServer.ts"
 import { forward } from "./forwarding.ts"
 
 /** What a gateway's host is told by its operator. The rest comes from the environment, as of a real gateway. */
@@ -79,10 +85,12 @@ interface Gateway {
 const failure = (error: { readonly message: string }): LabError =>
   error instanceof LabError ? error : new LabError({ what: "gateway", why: error.message })
 
+type Needs = Portal | PeerSocket | TunDevice | HostResolver | DnsSocket | SystemResolvers
+
 /** Runs until the scope closes, which says goodbye to every client. */
 const start = (
   environment: GatewayEnvironment
-): Effect.Effect<Gateway, LabError, Scope.Scope | Portal | PeerSocket | TunDevice> =>
+): Effect.Effect<Gateway, LabError, Scope.Scope | Needs> =>
   Effect.gen(function*() {
     const failed = yield* Deferred.make<never, LabError>()
     const coreEvents = yield* Queue.unbounded<CoreEvent>()
@@ -135,6 +143,19 @@ const start = (
     // Runs while sockets and portal are still there.
     yield* Effect.addFinalizer(() => tell(() => core.close(now())))
 
+    /** Every address of a name behind the gateway: none if the host's name servers and its hosts file know none. */
+    const hosts = yield* HostResolver
+    const resolve = (domain: string) =>
+      hosts.resolve(domain).pipe(
+        Effect.catchTag("HostUnresolved", (error) =>
+          Effect.as(
+            Effect.logDebug("a name has no address").pipe(Effect.annotateLogs("reason", error.message)),
+            [] as ReadonlyArray<IpAddress>
+          )),
+        Effect.flatMap((found) => tell(() => core.domainResolved(domain, found, now())))
+      )
+
+    const dns = yield* ScopedRef.make<void>(() => undefined)
     let addresses: GatewayState["addresses"]
     const handleCoreEvent = (event: CoreEvent) =>
       Effect.gen(function*() {
@@ -142,10 +163,15 @@ const start = (
           case "TunConfigUpdated": {
             const { ipv4, ipv6 } = event.config
             yield* tun.configure(event.config)
+            yield* ScopedRef.set(dns, dnsServer.serve([ipv4, ipv6]))
             addresses = { ipv4, ipv6 }
             yield* Effect.logInfo("tunnel interface is up").pipe(Effect.annotateLogs({ ipv4, ipv6 }))
             return
           }
+          case "ResolveDomain":
+            // Not awaited: names do not wait for each other.
+            yield* Effect.forkScoped(resolve(event.domain))
+            return
           case "PeerConnected":
             yield* Effect.logInfo("a client is connected").pipe(Effect.annotateLogs({ peer: event.peer }))
             return
@@ -179,7 +205,7 @@ const start = (
       }
     }
     /** Nothing here may end: a failure or a bug ends the gateway. */
-    const supervise = <E extends { readonly message: string }>(loop: Effect.Effect<unknown, E>) =>
+    const supervise = <E extends { readonly message: string }, R>(loop: Effect.Effect<unknown, E, R>) =>
       loop.pipe(
         Effect.catchAll((error) => Deferred.fail(failed, failure(error))),
         Effect.catchAllDefect((defect) =>

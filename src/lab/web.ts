@@ -34,7 +34,7 @@ export interface WebConfig {
   readonly echo: ReadonlyArray<string>
 }
 
-/** Serves `/` and `/bytes/N` on TCP port 80 of every address, and echoes UDP on port 7, until the process ends. */
+/** Serves `/` and `/bytes/N`, whole or a range of it (RFC 9110 section 14), on TCP port 80 of every address, and echoes UDP on port 7, until the process ends. */
 export const serve = async ({ echo }: WebConfig): Promise<void> => {
   const server = http.createServer((request, response) => {
     const size = /^\/bytes\/(\d{1,12})$/.exec(request.url ?? "")?.[1]
@@ -42,13 +42,16 @@ export const serve = async ({ echo }: WebConfig): Promise<void> => {
       response.setHeader("content-type", "text/plain")
       return response.end(`${PAGE}\nYou came from ${request.socket.remoteAddress ?? "nowhere"}.\n`)
     }
-    let left = Number(size)
-    response.setHeader("content-length", left)
-    let index = 0
+    const range = /^bytes=(\d{1,12})-(\d{1,12})$/.exec(request.headers.range ?? "")
+    const end = range === null ? Number(size) : Math.min(Number(size), Number(range[2]) + 1)
+    let position = Math.min(end, Number(range?.[1] ?? 0))
+    if (range !== null) response.writeHead(206, { "content-range": `bytes ${range[1]}-${end - 1}/${size}` })
+    else response.setHeader("content-length", end)
     const more = (): void => {
-      while (left > 0) {
-        const part = chunk(index++).subarray(0, Math.min(left, CHUNK))
-        left -= part.length
+      while (position < end) {
+        const from = position % CHUNK
+        const part = chunk(Math.floor(position / CHUNK)).subarray(from, Math.min(CHUNK, from + end - position))
+        position += part.length
         if (!response.write(part)) {
           response.once("drain", more)
           return

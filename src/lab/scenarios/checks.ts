@@ -81,10 +81,12 @@ export const download = (
   Effect.gen(function*() {
     const began = Date.now()
     const rate = bytesPerSecond === undefined ? "" : `--limit-rate ${bytesPerSecond}`
+    // The kernel would take megabytes at once, and be done before the network changes.
+    const prepare = bytesPerSecond === undefined ? "" : `echo 4096 131072 262144 > /proc/sys/net/ipv4/tcp_rmem;`
     const { stdout, stderr, code } = yield* lab.topology.run("client", [
       "sh",
       "-c",
-      `curl -sS ${rate} -m ${seconds} http://${host(address)}/bytes/${bytes} | sha256sum`
+      `${prepare} curl -sS ${rate} -m ${seconds} http://${host(address)}/bytes/${bytes} | sha256sum`
     ], { timeoutMillis: (seconds + 10) * 1000 })
     const millis = Date.now() - began
     const right = code === 0 && stdout.startsWith(expectedSha256(bytes))
@@ -95,6 +97,31 @@ export const download = (
           (bytes * 8 / 1e3 / millis).toFixed(0)
         } Mbit/s, SHA-256 right`
         : `wrong SHA-256 or no answer: ${stderr.trim() || stdout.trim()}`
+    }
+  })
+
+/** As `download`, in `parts` at once. */
+export const downloadInParts = (lab: Lab, address: string, bytes: number, parts: number, seconds: number) =>
+  Effect.gen(function*() {
+    const began = Date.now()
+    const size = Math.ceil(bytes / parts)
+    const { stdout } = yield* lab.topology.run("client", [
+      "sh",
+      "-c",
+      `cd "$(mktemp -d /run/parts.XXXXXX)" || exit
+for i in $(seq 0 ${parts - 1}); do
+  curl -sS -m ${seconds} -r $((i * ${size}))-$(((i + 1) * ${size} - 1)) -o $i http://${host(address)}/bytes/${bytes} &
+done
+wait
+cat $(seq 0 ${parts - 1}) | sha256sum`
+    ], { timeoutMillis: (seconds + 10) * 1000 })
+    const millis = Date.now() - began
+    const right = stdout.startsWith(expectedSha256(bytes))
+    return {
+      right,
+      detail: `${bytes / 1e6} MB in ${parts} parts in ${(millis / 1000).toFixed(1)} s, ${
+        right ? "SHA-256 right" : "and the SHA-256 is wrong"
+      }`
     }
   })
 

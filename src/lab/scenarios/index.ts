@@ -1,6 +1,10 @@
 import type { Scenario } from "../scenario.ts"
 import { direct, directIpv6, relayed } from "./direct.ts"
+import * as gateways from "./gateways.ts"
+import { loss } from "./loss.ts"
 import * as paths from "./paths.ts"
+import * as relays from "./relayLoss.ts"
+import { upgrade } from "./upgrade.ts"
 
 export const scenarios: ReadonlyArray<Scenario> = [
   direct,
@@ -14,5 +18,11 @@ export const scenarios: ReadonlyArray<Scenario> = [
   paths.ipv4Only,
   paths.ipv6Only,
   paths.mixed,
-  paths.mixedReverse
+  paths.mixedReverse,
+  upgrade,
+  relays.relayLoss,
+  relays.relaySilent,
+  gateways.gatewayRestart,
+  gateways.gatewayLoss,
+  loss
 ]

@@ -15,14 +15,14 @@ const FILE_BYTES = 10_000_000
  * The portal's round trips, then the first checks of a pair (spec 9.6: 0, 250, 750, 1750 ms), of which relayed ones wait
  * for channels; a request to a relay that is lost is sent again after 1 s.
  */
-const CONNECT_BOUND = 3000
+export const CONNECT_BOUND = 3000
 
 interface Expected {
   readonly path: "direct" | "relayed"
   readonly clientEnv?: Readonly<Record<string, string>>
 }
 
-const clientRouters: ReadonlyArray<Router> = ["natw", "natl"]
+export const clientRouters: ReadonlyArray<Router> = ["natw", "natl"]
 const allRouters: ReadonlyArray<Router> = [...clientRouters, "natg"]
 
 export const nats = (topology: Topology, routers: ReadonlyArray<Router>, type: NatType) =>
@@ -108,9 +108,9 @@ const runWithCoturn = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabErr
     yield* noViolations(lab, recorder)
   })
 
-const noIpv6 = (topology: Topology) => without(topology, "gw", "ipv6")
+export const noIpv6 = (topology: Topology) => without(topology, "gw", "ipv6")
 const symmetricNats = (topology: Topology) => Effect.zipRight(noIpv6(topology), nats(topology, allRouters, "symmetric"))
-const onlyRelays = (topology: Topology) => nats(topology, clientRouters, "udp-3478-only")
+export const onlyRelays = (topology: Topology) => nats(topology, clientRouters, "udp-3478-only")
 
 export const nat: Scenario = {
   name: "nat",

@@ -133,21 +133,18 @@ export class PathAgent {
     this.#removePairs((pair) => pair.remote === end, now)
   }
 
-  /** Relays are gone on the portal's word: starts over with the local candidates that are left (spec 10.8, 12.6). */
-  rebuild(isKept: (end: LocalEnd) => boolean, now: number): void {
-    this.#candidates.retainLocals(isKept)
+  /**
+   * The network has changed: no local address is ours any more, and nothing may be sent from one. The session lives on,
+   * and what is added from now on is probed without a handshake (spec 10.8, 12.7).
+   */
+  roam(): void {
+    this.#candidates.clearLocals()
+    this.#pairs.clear()
+    this.#queue.length = 0
     this.#primary = undefined
+    this.#selected = undefined
     this.#unanswered = 0
     this.#peerInitiations = 0
-    this.#pairs.clear()
-    for (const end of this.#candidates.locals) this.#pairLocal(end, now)
-  }
-
-  /** The network has changed: no local address is ours any more, and nothing may be sent from one (spec 12.7). */
-  roam(now: number): void {
-    this.rebuild(() => false, now)
-    this.#selected = undefined
-    this.#queue.length = 0
   }
 
   /** A type 1 message for this peer whose MAC1 is right. Returns whether it was the peer's and is dealt with. */

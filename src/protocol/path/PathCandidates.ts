@@ -47,8 +47,8 @@ export class PathCandidates {
     return index < 0 ? undefined : this.#locals.splice(index, 1)[0]
   }
 
-  retainLocals(isKept: (end: LocalEnd) => boolean): void {
-    this.#locals = this.#locals.filter(isKept)
+  clearLocals(): void {
+    this.#locals = []
   }
 
   /** A signalled candidate, and the guesses that follow from it. */

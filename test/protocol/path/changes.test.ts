@@ -167,7 +167,6 @@ describe("a new candidate", () => {
     const peer = new Peer("controlling").addLocal(leftHost)
     const many = Array.from({ length: 9 }, (_, i) => gathered("host", `198.51.100.${i + 1}:52625`))
     peer.addRemote(...many, rightRelay)
-    peer.agent.rebuild(() => true, 0)
     const { left, right } = { left: peer, right: new Peer("controlled").addLocal(rightRelay).addRemote(leftHost) }
     left.agent.start(0)
     settle(left, right)
@@ -245,7 +244,7 @@ describe("our relay's loss", () => {
 
   it("leaves the path over the peer's relay, adopted at once, without probes through the dead one", () => {
     const { left, right } = onRelays()
-    left.agent.rebuild(({ kind }) => kind !== "relay", left.now)
+    left.agent.removeLocalCandidate(leftRelay, left.now)
     assert.isFalse(left.agent.hasPrimary)
     const dead = involves(leftRelay.address.text)
     let throughDead = 0
@@ -268,7 +267,7 @@ describe("a roam", () => {
   it("is survived without a handshake: new addresses are probed, the session lives on", () => {
     const { left, right } = connected()
     const moved = [gathered("host", "198.51.100.9:52625"), gathered("relay", "203.0.113.3:50003", "198.51.100.9:52625")]
-    left.agent.roam(left.now)
+    left.agent.roam()
     assert.isUndefined(left.path)
     assert.deepStrictEqual(left.agent.announcements(), [])
     assert.deepStrictEqual(left.advance(1000), [], "nothing leaves from an address of the old network")
@@ -290,7 +289,7 @@ describe("a roam", () => {
   it("of which the portal cannot tell is learned from the peer's probes", () => {
     const { left, right } = connected()
     const moved = gathered("host", "198.51.100.9:52625")
-    left.agent.roam(left.now)
+    left.agent.roam()
     left.addLocal(moved)
     const old = [leftHost, leftRelay].map(({ address }) => involves(address.text))
     run(left, right, 2000, (sent) => old.some((isOld) => isOld(sent)))

@@ -236,7 +236,7 @@ describe("a session that has ended without a primary", () => {
       peer.now += 200_000
       peer.tunnel.handleTimeout(peer.now)
     }
-    left.agent.roam(left.now)
+    left.agent.roam()
     assert.isUndefined(left.path)
     const moved = [gathered("host", "192.0.2.9:52625"), gathered("relay", "203.0.113.9:50009", "192.0.2.9:52625")]
     left.addLocal(...moved)

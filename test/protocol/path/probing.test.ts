@@ -58,7 +58,7 @@ describe("the probes of a pair", () => {
 
   it("go on without a primary, once a second", () => {
     const { left, right } = bootstrapped()
-    left.agent.rebuild(() => true, 0)
+    left.addRemote(gathered("host", "[2001:db8::1]:52625"))
     assert.isFalse(left.agent.hasPrimary)
     const probes = probesOn(left.advance(20_000), route(leftHost, rightHost), right)
     assert.deepStrictEqual(probes.map((probe) => probe.at).slice(0, 12), SCHEDULE)

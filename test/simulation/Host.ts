@@ -12,7 +12,7 @@ import {
 import { ip, type IpAddress, SocketAddress } from "../../src/protocol/wire/address.ts"
 import { Nat, type NatKind } from "./nat.ts"
 import { cryptoFrom } from "./random.ts"
-import type { Datagram, World } from "./World.ts"
+import type { Datagram, Station, World } from "./World.ts"
 
 export interface HostOptions {
   readonly name: string
@@ -34,7 +34,7 @@ const packetOf = (text: string): Uint8Array => {
   return packet
 }
 
-export class Host {
+export class Host implements Station {
   readonly name: string
   readonly node: Node
   /** What arrived in the tunnel. */
@@ -145,7 +145,7 @@ export class Host {
 
   receive({ bytes, destination, ecn, source }: Datagram): void {
     const isTranslated = destination.family === 4
-    const local = isTranslated ? this.#nat.in(source, destination) : destination
+    const local = isTranslated ? this.#nat.in(source, destination, this.#world.now) : destination
     const socket = this.#sockets.find(({ text }) => text === local?.text)
     if (this.isGone || socket === undefined) return
     this.onDatagram(socket, { bytes, destination, ecn, source })
@@ -201,7 +201,7 @@ export class Host {
       : this.#sockets.find(({ text }) => text === source.text)
     // The network is unreachable, or the address is one of the network that the host has left.
     if (this.isGone || socket === undefined || socket.family !== destination.family) return
-    const outside = socket.family === 4 ? this.#nat.out(socket, destination) : socket
+    const outside = socket.family === 4 ? this.#nat.out(socket, destination, this.#world.now) : socket
     if (outside === undefined) return
     this.#world.send({ source: outside, destination, ecn, bytes: buffer.slice(offset, offset + length) })
   }

@@ -8,6 +8,7 @@ import type { Relay } from "../../src/protocol/node/types.ts"
 import { ip, type IpAddress, SocketAddress } from "../../src/protocol/wire/address.ts"
 import { Host, type HostOptions } from "./Host.ts"
 import { cryptoFrom, type Random, seeded } from "./random.ts"
+import { Schedule } from "./Schedule.ts"
 
 const UNIX_EPOCH_MILLIS = 1.7e12
 const RELAY_PORT = 3478
@@ -34,9 +35,14 @@ export interface Datagram {
   readonly bytes: Uint8Array
 }
 
-interface Task {
-  readonly at: number
-  readonly run: () => void
+/** Whoever has addresses on the Internet, or something to do at times. */
+export interface Station {
+  owns(address: IpAddress): boolean
+  receive(datagram: Datagram): void
+  /** Infinite if there is nothing to do. */
+  nextTick(): number
+  /** Called often; to do nothing before its time. */
+  tick(): void
 }
 
 interface RelaySite {
@@ -55,8 +61,11 @@ export class World {
   readonly random: Random
   readonly unixEpochMillis = UNIX_EPOCH_MILLIS
   readonly hosts: Array<Host> = []
+  /** Whether nothing gets from one address to the other at present. */
+  isCut: (source: IpAddress, destination: IpAddress) => boolean = () => false
+  readonly #stations: Array<Station> = []
   readonly #relays: Array<RelaySite> = []
-  readonly #tasks: Array<Task> = []
+  readonly #tasks = new Schedule()
 
   constructor(seed = 1) {
     this.random = seeded(seed)
@@ -65,7 +74,12 @@ export class World {
   host(options: HostOptions): Host {
     const host = new Host(this, this.hosts.length + 1, options)
     this.hosts.push(host)
+    this.attach(host)
     return host
+  }
+
+  attach(station: Station): void {
+    this.#stations.push(station)
   }
 
   /** Puts up a relay, with an address of each family; returns its id. */
@@ -104,6 +118,14 @@ export class World {
     this.#site(id).isDown = true
   }
 
+  /** It is there again, and has forgotten everything. */
+  revive(id: string): void {
+    const site = this.#site(id)
+    site.isDown = false
+    site.server.restart(STAMP_SECRET)
+    this.#drain(site)
+  }
+
   #site(id: string): RelaySite {
     const site = this.#relays.find((relay) => relay.id === id)
     if (site === undefined) throw new Error(`no relay ${id}`)
@@ -111,11 +133,7 @@ export class World {
   }
 
   later(delay: number, run: () => void): void {
-    const at = this.now + delay
-    // Behind all that are due at the same time: what nothing reorders stays in order.
-    let index = this.#tasks.length
-    while (index > 0 && (this.#tasks[index - 1] as Task).at > at) index -= 1
-    this.#tasks.splice(index, 0, { at, run })
+    this.#tasks.add(this.now + delay, run)
   }
 
   /** What the portal carries; not subject to the weather. */
@@ -127,9 +145,8 @@ export class World {
   send(datagram: Datagram): void {
     this.emitted += 1
     const { duplication, jitter, loss } = this.weather
-    // Relays keep no transactions and would execute a request twice: of two allocations a client can know only one.
-    const isRequest = datagram.destination.port === RELAY_PORT && (datagram.bytes[0] ?? 0) < 4
-    const copies = this.random() < duplication && !isRequest ? 2 : 1
+    if (this.isCut(datagram.source.address, datagram.destination.address)) return
+    const copies = this.random() < duplication ? 2 : 1
     for (let copy = 0; copy < copies; copy++) {
       if (this.random() < loss) continue
       this.later(LINK_DELAY + this.random() * jitter, () => this.#deliver(datagram))
@@ -141,7 +158,7 @@ export class World {
     const { address, port } = destination
     const relay = this.#relays.find(({ ipv4, ipv6 }) => ipv4 === address || ipv6 === address)
     if (relay === undefined) {
-      this.hosts.find((host) => host.owns(address))?.receive(datagram)
+      this.#stations.find((station) => station.owns(address))?.receive(datagram)
     } else if (!relay.isDown) {
       if (port === RELAY_PORT) relay.server.handleClient(source, bytes, this.now)
       else relay.server.handlePeer(port, source, bytes, this.now)
@@ -176,8 +193,8 @@ export class World {
       standstill = next > this.now ? 0 : standstill + 1
       if (standstill > MAX_STANDSTILL) throw new Error(`time stands still at ${this.now}`)
       this.now = Math.max(this.now, next)
-      while ((this.#tasks[0]?.at ?? Number.POSITIVE_INFINITY) <= this.now) this.#tasks.shift()?.run()
-      for (const host of this.hosts) host.tick()
+      for (let run = this.#tasks.take(this.now); run !== undefined; run = this.#tasks.take(this.now)) run()
+      for (const station of this.#stations) station.tick()
       for (const relay of this.#relays) {
         if ((relay.server.pollTimeout() ?? Number.POSITIVE_INFINITY) <= this.now) relay.server.handleTimeout(this.now)
         this.#drain(relay)
@@ -187,8 +204,8 @@ export class World {
   }
 
   #next(): number {
-    let next = this.#tasks[0]?.at ?? Number.POSITIVE_INFINITY
-    for (const host of this.hosts) next = Math.min(next, host.nextTick())
+    let next = this.#tasks.next
+    for (const station of this.#stations) next = Math.min(next, station.nextTick())
     for (const { server } of this.#relays) next = Math.min(next, server.pollTimeout() ?? Number.POSITIVE_INFINITY)
     return next
   }

@@ -1,7 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Encapsulated } from "../../src/protocol/node/types.ts"
-import type { NatKind } from "./nat.ts"
-import { NAT_KINDS } from "./nat.ts"
+import { isDirect, NAT_KINDS, type NatKind } from "./nat.ts"
 import { Portal } from "./Portal.ts"
 import { World } from "./World.ts"
 
@@ -17,11 +16,6 @@ const introduce = (client: NatKind, gateway: NatKind, options: { readonly ipv6?:
   portal.connect()
   return { world, left, right, portal, relays }
 }
-
-/** Whether datagrams get through without a relay: known ports on one side at least, and nobody forbids it. */
-const isDirect = (client: NatKind, gateway: NatKind): boolean =>
-  client !== "relay-only" && gateway !== "relay-only"
-  && (client === "none" || gateway === "none" || (client === "home" && gateway === "home"))
 
 describe("the path between every two kinds of network", () => {
   for (const client of NAT_KINDS) {

@@ -165,6 +165,12 @@ export class IceAgent {
       .map((end) => this.#announcement(end))
   }
 
+  /** What to signal to a peer once this agent has given up: every candidate in use. */
+  withdrawals(): ReadonlyArray<string> {
+    return this.#locals.filter(({ withdrawn }) => !withdrawn)
+      .map((end) => formatCandidate(end, end.priority, undefined))
+  }
+
   /** Takes a signalled candidate and the guesses that follow from it. Returns those that are new. */
   addRemoteCandidate(text: string): ReadonlyArray<RemoteDescription> {
     const description = this.#parseRemote(text)

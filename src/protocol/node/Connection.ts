@@ -1,113 +1,147 @@
-import type { RemoteDescription } from "../ice/candidate.ts"
-import { type CheckSchedule, checkSchedules } from "../ice/checkSchedule.ts"
-import type { IceAgent, SelectedPair } from "../ice/IceAgent.ts"
+import type { CandidateKind } from "../ice/candidate.ts"
+import type { SelectedPair } from "../ice/IceAgent.ts"
+import type { Arrival } from "../path/PathAgent.ts"
 import type { GatheredCandidate } from "../turn/types.ts"
+import type { SocketAddress } from "../wire/address.ts"
+import type { MessageType } from "../wire/wireguard.ts"
 import type { WireguardTunnelApi } from "../wireguard/types.ts"
 import type { ConnectionRequest, PeerId, PeerStatus, RelayId } from "./types.ts"
 
 /** Without a remote candidate for this long after its creation a connection fails. Milliseconds, as all that follow. */
 export const CANDIDATE_TIMEOUT = 10_000
-/** How long ICE may be out of pairs. */
-export const DISCONNECT_GRACE = 2000
-/** Without inner packets for this long checks become rare. */
+/** Without inner packets for this long a connection is idle. */
 export const IDLE_AFTER = 20_000
-/** A handshake of our own is not followed by another one for this long. */
-export const INITIATION_PAUSE = 20_000
-/** WireGuard messages that wait for a path. */
-const MAX_WAITING = 128
-
-const schedules: {
-  readonly [profile in ConnectionRequest["profile"]]: { readonly active: CheckSchedule; readonly idle: CheckSchedule }
-} = {
-  client: { active: checkSchedules.clientDefault, idle: checkSchedules.clientIdle },
-  server: { active: checkSchedules.serverDefault, idle: checkSchedules.serverIdle },
-  device: { active: checkSchedules.clientDefault, idle: checkSchedules.clientDefault }
-}
-
-export const activeSchedule = (request: ConnectionRequest): CheckSchedule => schedules[request.profile].active
 
 export interface ConnectionParts {
   readonly request: ConnectionRequest
-  readonly agent: IceAgent
   readonly tunnel: WireguardTunnelApi
   readonly indexPrefix: number
   readonly relay: RelayId
 }
 
+/** A datagram of an agent's. */
+export interface AgentTransmit {
+  readonly source: SocketAddress
+  /** Whether a relay holds `source` for us; else it is a socket's. */
+  readonly relayed: boolean
+  readonly destination: SocketAddress
+  readonly message: Uint8Array
+  /** Set if the answer has this transaction id of STUN. */
+  readonly transaction?: string | undefined
+}
+
+export interface RemoteCandidate {
+  readonly kind: CandidateKind
+  readonly address: SocketAddress
+}
+
+/** What either mode's agent tells about the paths. */
+interface Agent {
+  readonly selected: SelectedPair | undefined
+  readonly rtt: number | undefined
+  announcements(): ReadonlyArray<string>
+  pollTransmit(): AgentTransmit | undefined
+}
+
 /**
- * One peer: an agent that finds the path and a tunnel that fills it (connectivity spec section 12). The mode is fixed for
- * its life; this one is ICE's, where WireGuard starts once a pair is nominated and leaves on the selected path only.
+ * One peer: an agent that finds the path and a tunnel that fills it (connectivity spec section 12). The mode, which is
+ * the subclass, is fixed for its life.
  */
-export class Connection {
+export abstract class Connection {
   readonly peer: PeerId
   readonly request: ConnectionRequest
-  readonly agent: IceAgent
   readonly tunnel: WireguardTunnelApi
   readonly indexPrefix: number
   /** The relay of our relayed candidates and sends; `undefined` after it was lost, until another one is adopted. */
   relay: RelayId | undefined
-  /** Where data goes: the latest nominated pair, even while ICE looks for another one. */
+  /** Where data goes: what the agent has selected last, even while it looks for another one. */
   path: SelectedPair | undefined
-  /** Set once: a handshake was completed and a path selected. */
+  /** Whether a handshake was completed and a path selected. */
   established = false
-  readonly #schedules: { readonly active: CheckSchedule; readonly idle: CheckSchedule }
+  abstract readonly agent: Agent
+  protected idle = false
   readonly #createdAt: number
-  readonly #waiting: Array<Uint8Array> = []
   #hadRemoteCandidate = false
   #lastActivity: number
-  #idle = false
-  #disconnectedSince: number | undefined
-  #lastInitiation = Number.NEGATIVE_INFINITY
 
   constructor(parts: ConnectionParts, now: number) {
     this.peer = parts.request.peer
     this.request = parts.request
-    this.agent = parts.agent
     this.tunnel = parts.tunnel
     this.indexPrefix = parts.indexPrefix
     this.relay = parts.relay
-    this.#schedules = schedules[parts.request.profile]
     this.#createdAt = now
     this.#lastActivity = now
   }
 
+  /** Returns the text to signal, or `undefined` if the candidate adds nothing. */
+  abstract addLocalCandidate(candidate: GatheredCandidate, now: number): string | undefined
+
+  /** Returns the text to signal, or `undefined` if the candidate was not in use. */
+  abstract removeLocalCandidate(candidate: GatheredCandidate, now: number): string | undefined
+
+  /** What the peer is to be told once the connection has failed: these candidates are of no use any more. */
+  withdrawals(): ReadonlyArray<string> {
+    return []
+  }
+
+  abstract removeRemoteCandidate(text: string, now: number): void
+
+  /** A handshake message for this peer whose MAC1 is right. Returns whether it was of any use. */
+  abstract handleHandshake(type: MessageType, arrival: Arrival, message: Uint8Array, now: number): boolean
+
+  /**
+   * Told of every authentic data message, `length` 0 being a keep-alive. Returns whether it was the agent's, not a packet.
+   */
+  opened(
+    _local: SocketAddress,
+    _isRelayed: boolean,
+    _from: SocketAddress,
+    _packet: Uint8Array,
+    _offset: number,
+    _length: number,
+    _now: number
+  ): boolean {
+    return false
+  }
+
+  /**
+   * Starts a handshake unless one is under way or has just been made, or is not ours to make. Returns whether it did.
+   */
+  abstract proposeHandshake(now: number): boolean
+
+  /** A WireGuard message for the path; none if they are the agent's. */
+  abstract pollTunnel(): Uint8Array | undefined
+
+  /** Called with what the agent has selected, if that has changed. */
+  protected abstract selected(path: SelectedPair, now: number): void
+  protected abstract takeRemoteCandidate(text: string, now: number): ReadonlyArray<RemoteCandidate>
+  /** Lets the agent do what is due; returns why the connection has failed, if it has. */
+  protected abstract runAgent(now: number): string | undefined
+  /** When the agent wants its turn. */
+  protected abstract agentDeadline(): number
+  /** Whether the agent has come to an end, so that the connection may go idle. */
+  protected abstract readonly isSettled: boolean
+  protected abstract setIdle(idle: boolean): void
+
   /** Whether `request` describes this very connection, so that it may go on (spec 12.2). */
   matches(request: ConnectionRequest): boolean {
     const own = this.request
-    return own.iceless === request.iceless && own.role === request.role
-      && isEqual(own.remoteKey, request.remoteKey) && isEqual(own.presharedKey, request.presharedKey)
-      && own.localCredentials.username === request.localCredentials.username
-      && own.localCredentials.password === request.localCredentials.password
-      && own.remoteCredentials.username === request.remoteCredentials.username
-      && own.remoteCredentials.password === request.remoteCredentials.password
+    return own.iceless === request.iceless && isEqual(own.remoteKey, request.remoteKey)
+      && isEqual(own.presharedKey, request.presharedKey)
   }
 
   /** An inner packet, a candidate or a new request: leave Idle. Called for every packet. */
   touch(now: number): void {
     this.#lastActivity = now
-    if (!this.#idle) return
-    this.#idle = false
-    this.agent.schedule = this.#schedules.active
+    if (!this.idle) return
+    this.idle = false
+    this.setIdle(false)
   }
 
-  /**
-   * Starts a handshake as the controlling side, unless one is under way or was just made (spec 11.8). Returns whether it
-   * did.
-   */
-  proposeHandshake(now: number): boolean {
-    if (!this.agent.controlling || this.path === undefined) return false
-    if (this.tunnel.isHandshaking || now - this.#lastInitiation < INITIATION_PAUSE) return false
-    this.#lastInitiation = now
-    this.tunnel.initiate(now)
-    return true
-  }
-
-  addLocalCandidate(candidate: GatheredCandidate): string | undefined {
-    return this.agent.addLocalCandidate(candidate)
-  }
-
-  addRemoteCandidate(text: string, now: number): ReadonlyArray<RemoteDescription> {
-    const added = this.agent.addRemoteCandidate(text)
+  /** Returns what is new. */
+  addRemoteCandidate(text: string, now: number): ReadonlyArray<RemoteCandidate> {
+    const added = this.takeRemoteCandidate(text, now)
     if (added.length > 0) {
       this.#hadRemoteCandidate = true
       this.touch(now)
@@ -115,25 +149,10 @@ export class Connection {
     return added
   }
 
-  removeRemoteCandidate(text: string, now: number): void {
-    this.agent.removeRemoteCandidate(text)
-    this.touch(now)
-  }
-
   /** Adopts what the agent has selected since. Returns whether the connection is established from now on. */
   update(now: number): boolean {
     const { selected } = this.agent
-    if (selected !== undefined && selected !== this.path) {
-      const old = this.path
-      this.path = selected
-      if (old === undefined) this.touch(now)
-      if (
-        old === undefined || old.local.text !== selected.local.text || old.remote.text !== selected.remote.text
-        || old.localKind !== selected.localKind
-      ) {
-        this.proposeHandshake(now)
-      }
-    }
+    if (selected !== undefined && selected !== this.path) this.selected(selected, now)
     if (this.established || this.path === undefined || this.tunnel.lastHandshakeAt === undefined) return false
     this.established = true
     return true
@@ -146,60 +165,33 @@ export class Connection {
     if (this.#isForlorn && now >= this.#createdAt + CANDIDATE_TIMEOUT) {
       return "the peer sent no candidates"
     }
-    const { agent } = this
-    agent.handleTimeout(now)
-    const { state } = agent
-    if (state === "disconnected") {
-      this.#disconnectedSince ??= now
-      if (now >= this.#disconnectedSince + DISCONNECT_GRACE) return "no path to the peer works"
-    } else {
-      this.#disconnectedSince = undefined
-      const isSettled = state === "connected" || state === "completed"
-      if (isSettled && !this.#idle && now >= this.#lastActivity + IDLE_AFTER) {
-        this.#idle = true
-        agent.schedule = this.#schedules.idle
-      }
+    const failure = this.runAgent(now)
+    if (failure !== undefined) return failure
+    if (this.isSettled && !this.idle && now >= this.#lastActivity + IDLE_AFTER) {
+      this.idle = true
+      this.setIdle(true)
     }
     return undefined
   }
 
   pollTimeout(): number {
-    let next = Math.min(
-      this.tunnel.pollTimeout() ?? Number.POSITIVE_INFINITY,
-      this.agent.pollTimeout() ?? Number.POSITIVE_INFINITY
-    )
     if (this.tunnel.expired) return 0
+    let next = Math.min(this.tunnel.pollTimeout() ?? Number.POSITIVE_INFINITY, this.agentDeadline())
     if (this.#isForlorn) next = Math.min(next, this.#createdAt + CANDIDATE_TIMEOUT)
-    if (this.#disconnectedSince !== undefined) {
-      next = Math.min(next, this.#disconnectedSince + DISCONNECT_GRACE)
-    } else if (this.path !== undefined && !this.#idle && this.agent.selected !== undefined) {
-      next = Math.min(next, this.#lastActivity + IDLE_AFTER)
-    } else if (this.agent.state === "disconnected") {
-      return 0
-    }
+    if (this.isSettled && !this.idle) next = Math.min(next, this.#lastActivity + IDLE_AFTER)
     return next
   }
 
-  /** Whether the peer has signalled nothing; checks of its own that work are as good. */
+  /** Whether the peer has signalled nothing; that a path works is as good. */
   get #isForlorn(): boolean {
     return !this.#hadRemoteCandidate && this.path === undefined
-  }
-
-  /** A WireGuard message for the path; while there is none they wait, the oldest leave first. */
-  pollTunnel(): Uint8Array | undefined {
-    if (this.path !== undefined) return this.#waiting.shift() ?? this.tunnel.pollTransmit()
-    for (let message = this.tunnel.pollTransmit(); message !== undefined; message = this.tunnel.pollTransmit()) {
-      if (this.#waiting.length >= MAX_WAITING) this.#waiting.shift()
-      this.#waiting.push(message)
-    }
-    return undefined
   }
 
   status(now: number): PeerStatus {
     const { path, tunnel } = this
     return {
       peer: this.peer,
-      state: this.established ? this.#idle ? "idle" : "connected" : "connecting",
+      state: this.established ? this.idle ? "idle" : "connected" : "connecting",
       path: path === undefined ? undefined : {
         kind: path.localKind === "relay"
           ? path.remoteKind === "relay" ? "relayed-both" : "relayed-by-us"

@@ -1,4 +1,5 @@
 import type { Connection } from "./Connection.ts"
+import { IceConnection } from "./IceConnection.ts"
 import { TimedMap } from "./TimedMap.ts"
 import type { PeerId } from "./types.ts"
 
@@ -12,8 +13,12 @@ export class ConnectionTable {
   readonly #byPrefix = new Map<number, Connection>()
   readonly #byKey = new Map<string, Connection>()
   /** By both ufrags: one alone has 20 bits and may be shared (spec section 18). */
-  readonly #byUfrags = new Map<string, Connection>()
+  readonly #byUfrags = new Map<string, IceConnection>()
   readonly #recent = new TimedMap<string | number, true>(RECENT, 4 * MAX_RECENT)
+
+  get size(): number {
+    return this.#byPeer.size
+  }
 
   get(peer: PeerId): Connection | undefined {
     return this.#byPeer.get(peer)
@@ -28,7 +33,7 @@ export class ConnectionTable {
     return this.#byKey.get(keyText(publicKey))
   }
 
-  byUfrags(local: string, remote: string): Connection | undefined {
+  byUfrags(local: string, remote: string): IceConnection | undefined {
     return this.#byUfrags.get(`${local}:${remote}`)
   }
 
@@ -37,17 +42,18 @@ export class ConnectionTable {
   }
 
   add(connection: Connection): void {
-    const { agent, indexPrefix, peer, request } = connection
+    const { indexPrefix, peer, request } = connection
     this.#byPeer.set(peer, connection)
     this.#byPrefix.set(indexPrefix, connection)
     this.#byKey.set(keyText(request.remoteKey), connection)
-    this.#byUfrags.set(`${agent.localUfrag}:${agent.remoteUfrag}`, connection)
+    // Nobody checks connections in path mode.
+    if (connection instanceof IceConnection) this.#byUfrags.set(ufragsOf(connection), connection)
   }
 
   remove(connection: Connection, now: number): void {
-    const { agent, indexPrefix, peer, request } = connection
+    const { indexPrefix, peer, request } = connection
     const key = keyText(request.remoteKey)
-    const ufrags = `${agent.localUfrag}:${agent.remoteUfrag}`
+    const ufrags = ufragsOf(connection)
     // A later connection may have taken over a name.
     if (this.#byPeer.get(peer) === connection) this.#byPeer.delete(peer)
     if (this.#byPrefix.get(indexPrefix) === connection) this.#byPrefix.delete(indexPrefix)
@@ -61,5 +67,8 @@ export class ConnectionTable {
     return this.#recent.get(name instanceof Uint8Array ? keyText(name) : name, now) === true
   }
 }
+
+const ufragsOf = ({ request: { localCredentials, remoteCredentials } }: Connection): string =>
+  `${localCredentials.username}:${remoteCredentials.username}`
 
 const keyText = (key: Uint8Array): string => String.fromCharCode(...key)

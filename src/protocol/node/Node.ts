@@ -1,20 +1,23 @@
 import { CIPHER_HEADROOM, CIPHER_TAILROOM, type Crypto } from "../crypto.ts"
 import { looksLikeStun, parseCheck } from "../ice/checkMessage.ts"
-import { IceAgent } from "../ice/IceAgent.ts"
+import type { Arrival } from "../path/PathAgent.ts"
+import { CACHE_LIFETIME } from "../path/ResponderCache.ts"
 import { Allocation } from "../turn/Allocation.ts"
 import type { GatheredCandidate } from "../turn/types.ts"
 import { type IpAddress, SocketAddress } from "../wire/address.ts"
 import { CHANNEL_HEADER_LENGTH, writeChannelHeader } from "../wire/channelData.ts"
 import { classify, DATA_HEADER_LENGTH, DATA_OVERHEAD, MessageType, readReceiverIndex } from "../wire/wireguard.ts"
-import { decryptInitiatorKey } from "../wireguard/handshake.ts"
+import { readMac1 } from "../wireguard/cookie.ts"
 import { IndexAllocator } from "../wireguard/IndexAllocator.ts"
-import { RateLimiter } from "../wireguard/RateLimiter.ts"
-import { iceTimers } from "../wireguard/types.ts"
+import { iceTimers, pathTimers } from "../wireguard/types.ts"
 import { WireguardTunnel } from "../wireguard/WireguardTunnel.ts"
-import { activeSchedule, Connection } from "./Connection.ts"
+import { Connection } from "./Connection.ts"
 import { ConnectionTable } from "./ConnectionTable.ts"
+import { IceConnection } from "./IceConnection.ts"
 import { GOODBYE_LENGTH, mergeEcn, readEcn, writeGoodbye } from "./innerPacket.ts"
+import { NodeKey } from "./NodeKey.ts"
 import { Outbox } from "./Outbox.ts"
+import { PathConnection } from "./PathConnection.ts"
 import { type MakeAllocation, RelayInput, Relays } from "./Relays.ts"
 import { TimedMap } from "./TimedMap.ts"
 import {
@@ -49,7 +52,8 @@ const MAX_TRANSACTIONS = 65_536
 const RELAY_PORT = 3478
 /** The longest WireGuard message that anybody sends: a packet of 1280 bytes (spec 3.2). */
 const MAX_MESSAGE = 1280 + DATA_OVERHEAD
-const KEY_LENGTH = 32
+/** Initiations that may be repeated: of so many peers at once, 10 s long. */
+const MAX_INITIATIONS = 1024
 const NOWHERE = new SocketAddress("0.0.0.0" as IpAddress, 0)
 
 /**
@@ -69,21 +73,22 @@ export class Node implements NodeApi {
   /** Inbound datagrams that changed nothing: stragglers of a connection that ended within 5 s, and all others. */
   readonly dropped = { recent: 0, other: 0 }
   readonly #crypto: Crypto
+  readonly #key: NodeKey
   readonly #unixEpochMillis: number
   readonly #indices: IndexAllocator
   readonly #connections = new ConnectionTable()
   readonly #relays: Relays
-  readonly #transactions = new TimedMap<string, Connection>(TRANSACTION_LIFETIME, MAX_TRANSACTIONS)
+  readonly #transactions = new TimedMap<string, IceConnection>(TRANSACTION_LIFETIME, MAX_TRANSACTIONS)
+  /** Who has accepted an initiation, by its MAC1: copies of it are told apart before they cost anything. */
+  readonly #initiations = new TimedMap<string, PathConnection>(CACHE_LIFETIME, MAX_INITIATIONS)
   readonly #outbox: Outbox
   readonly #events: Array<NodeEvent> = []
   /** For `removeConnection`, which is told no time and needs none but for this. */
   #latestNow: number
-  #privateKey: Uint8Array
-  #publicKey: Uint8Array
-  #limiter: RateLimiter
 
   constructor(options: NodeOptions) {
     this.#crypto = options.crypto
+    this.#key = new NodeKey(options.crypto, options.now, options.privateKey)
     this.#unixEpochMillis = options.unixEpochMillis
     this.#latestNow = options.now
     this.#indices = new IndexAllocator(options.crypto)
@@ -92,13 +97,10 @@ export class Node implements NodeApi {
       options.makeAllocation ?? ((relay, now) => new Allocation({ relay, crypto: options.crypto, now }))
     )
     this.#outbox = new Outbox(this.#relays)
-    this.#privateKey = options.privateKey ?? options.crypto.randomBytes(KEY_LENGTH)
-    this.#publicKey = options.crypto.x25519PublicKey(this.#privateKey)
-    this.#limiter = this.#makeLimiter(options.now)
   }
 
   get publicKey(): Uint8Array {
-    return this.#publicKey
+    return this.#key.publicKey
   }
 
   upsertConnection(request: ConnectionRequest, now: number): "Created" | "Reused" | "NoRelays" {
@@ -108,15 +110,6 @@ export class Node implements NodeApi {
       return "Reused"
     }
     if (existing !== undefined) this.#forget(existing, now)
-    if (request.iceless) {
-      // The place where an agent of the path mode (spec section 10) comes in. Until then we never advertise it.
-      this.#events.push({
-        _tag: "ConnectionFailed",
-        peer: request.peer,
-        reason: "the portal asked for the iceless mode, which this client did not offer"
-      })
-      return "Created"
-    }
     const relay = this.#relays.pick()
     if (relay === undefined) return "NoRelays"
     this.#create(request, relay, now)
@@ -178,6 +171,7 @@ export class Node implements NodeApi {
   ): Decapsulated {
     let to = local
     let source = from
+    let isRelayed = false
     let at = offset
     let size = length
     if (from.port === RELAY_PORT && length > 0) {
@@ -191,6 +185,7 @@ export class Node implements NodeApi {
         const { unwrapped } = this.#relays
         to = unwrapped.local ?? local
         source = unwrapped.from ?? from
+        isRelayed = true
         at += CHANNEL_HEADER_LENGTH
         size -= CHANNEL_HEADER_LENGTH
       }
@@ -203,13 +198,17 @@ export class Node implements NodeApi {
     if (type !== MessageType.Data) {
       return type === 0
         ? this.#drop(now)
-        : this.#handleHandshake(type, to, source, input.slice(at, at + size), now)
+        : this.#handleHandshake(type, { local: to, isRelayed, from: source }, input.slice(at, at + size), now)
     }
     const prefix = readReceiverIndex(input, at) >>> 8
     const connection = this.#connections.byPrefix(prefix)
     if (connection === undefined) return this.#drop(now, prefix)
     const opened = connection.tunnel.open(input, at, size, output, outputOffset, now)
     if (opened < 0) return this.#drop(now)
+    if (connection.opened(to, isRelayed, source, output, outputOffset, opened, now)) {
+      this.#advance(connection, now)
+      return Decapsulated.Handled
+    }
     if (!connection.established) this.#update(connection, now)
     if (opened === 0) return Decapsulated.Handled
     connection.touch(now)
@@ -245,14 +244,14 @@ export class Node implements NodeApi {
     this.#outbox.clear()
     this.#events.length = 0
     this.#transactions.clear()
-    // Of connections in path mode alone the sessions would survive (spec 12.7); there are none.
+    // With all sessions inside the tunnel nobody outside has to know that we moved.
+    const keeps = this.#connections.size > 0 && [...this.#connections].every((one) => one instanceof PathConnection)
     for (const connection of [...this.#connections]) {
+      if (keeps && connection instanceof PathConnection && connection.roam(now)) continue
       this.#forget(connection, now)
       this.#events.push({ _tag: "ConnectionClosed", peer: connection.peer })
     }
-    this.#privateKey = this.#crypto.randomBytes(KEY_LENGTH)
-    this.#publicKey = this.#crypto.x25519PublicKey(this.#privateKey)
-    this.#limiter = this.#makeLimiter(now)
+    if (!keeps) this.#key.renew(now)
     this.#relays.restart(now)
   }
 
@@ -280,33 +279,23 @@ export class Node implements NodeApi {
     return [...this.#connections].map((connection) => connection.status(now))
   }
 
-  #makeLimiter(now: number): RateLimiter {
-    return new RateLimiter({ crypto: this.#crypto, publicKey: this.#publicKey, now })
-  }
-
   #create(request: ConnectionRequest, relay: RelayId, now: number): void {
     const crypto = this.#crypto
     const indexPrefix = this.#indices.next()
     if (indexPrefix === undefined) throw new Error("this node has made 2^24 connections, and has no index for another")
-    const agent = new IceAgent({
-      crypto,
-      role: request.role,
-      localCredentials: request.localCredentials,
-      remoteCredentials: request.remoteCredentials,
-      schedule: activeSchedule(request)
-    })
     const tunnel = new WireguardTunnel({
       crypto,
-      privateKey: this.#privateKey,
+      privateKey: this.#key.privateKey,
       remoteKey: request.remoteKey,
       presharedKey: request.presharedKey,
       indexPrefix,
-      timers: iceTimers,
+      timers: request.iceless ? pathTimers : iceTimers,
       unixEpochMillis: this.#unixEpochMillis
     }, now)
-    const connection = new Connection({ request, agent, tunnel, indexPrefix, relay }, now)
+    const parts = { request, tunnel, indexPrefix, relay }
+    const connection = request.iceless ? new PathConnection(parts, now) : new IceConnection(crypto, parts, now)
     this.#connections.add(connection)
-    this.#addCandidates(connection)
+    this.#addCandidates(connection, now)
     this.#advance(connection, now)
   }
 
@@ -314,17 +303,17 @@ export class Node implements NodeApi {
   #reuse(connection: Connection, now: number): void {
     connection.touch(now)
     if (connection.relay !== undefined) {
-      for (const candidate of this.#relays.candidates(connection.relay)) connection.addLocalCandidate(candidate)
+      for (const candidate of this.#relays.candidates(connection.relay)) connection.addLocalCandidate(candidate, now)
     }
     for (const candidate of connection.agent.announcements()) this.#announce(connection, candidate)
     connection.proposeHandshake(now)
     this.#advance(connection, now)
   }
 
-  #addCandidates(connection: Connection): void {
+  #addCandidates(connection: Connection, now: number): void {
     if (connection.relay === undefined) return
     for (const candidate of this.#relays.candidates(connection.relay)) {
-      this.#announce(connection, connection.addLocalCandidate(candidate))
+      this.#announce(connection, connection.addLocalCandidate(candidate, now))
     }
   }
 
@@ -334,7 +323,8 @@ export class Node implements NodeApi {
 
   #forget(connection: Connection, now: number): void {
     this.#connections.remove(connection, now)
-    this.#transactions.removeValue(connection)
+    if (connection instanceof IceConnection) this.#transactions.removeValue(connection)
+    if (connection instanceof PathConnection) this.#initiations.removeValue(connection)
   }
 
   /** Lets a connection do what is due, after anything that may have changed it. */
@@ -344,6 +334,9 @@ export class Node implements NodeApi {
       this.#forget(connection, now)
       // It may be the relay that has died: the next connection is not to wait for its keep-alive.
       if (connection.relay !== undefined) this.#relays.get(connection.relay)?.probe(now)
+      for (const candidate of connection.withdrawals()) {
+        this.#events.push({ _tag: "InvalidateIceCandidate", peer: connection.peer, candidate })
+      }
       this.#events.push({ _tag: "ConnectionFailed", peer: connection.peer, reason: failure })
       return
     }
@@ -363,7 +356,7 @@ export class Node implements NodeApi {
           for (const connection of this.#connections) {
             if (connection.relay !== event.relay) continue
             connection.touch(now)
-            this.#announce(connection, connection.addLocalCandidate(event.candidate))
+            this.#announce(connection, connection.addLocalCandidate(event.candidate, now))
           }
           break
         case "InvalidatedCandidate":
@@ -378,14 +371,14 @@ export class Node implements NodeApi {
       }
     }
     for (const connection of this.#connections) {
-      if (connection.relay === undefined) this.#migrate(connection)
+      if (connection.relay === undefined) this.#migrate(connection, now)
     }
     for (const connection of [...this.#connections]) this.#advance(connection, now)
   }
 
   #withdraw(candidate: GatheredCandidate, now: number): void {
     for (const connection of this.#connections) {
-      const text = connection.agent.removeLocalCandidate(candidate)
+      const text = connection.removeLocalCandidate(candidate, now)
       if (text === undefined) continue
       connection.touch(now)
       this.#events.push({ _tag: "InvalidateIceCandidate", peer: connection.peer, candidate: text })
@@ -393,10 +386,10 @@ export class Node implements NodeApi {
   }
 
   /** Adopts another relay, if one has been measured (spec 12.6). */
-  #migrate(connection: Connection): void {
+  #migrate(connection: Connection, now: number): void {
     connection.relay = this.#relays.pick()
     if (connection.relay === undefined) return
-    this.#addCandidates(connection)
+    this.#addCandidates(connection, now)
   }
 
   /** `name` is what the datagram called its connection by, if there is none of that name. */
@@ -423,34 +416,38 @@ export class Node implements NodeApi {
     return Decapsulated.Handled
   }
 
-  #handleHandshake(
-    type: MessageType,
-    local: SocketAddress,
-    from: SocketAddress,
-    message: Uint8Array,
-    now: number
-  ): Decapsulated {
-    if (type !== MessageType.CookieReply) {
-      const verdict = this.#limiter.verify(message, from.address, now)
+  #handleHandshake(type: MessageType, arrival: Arrival, message: Uint8Array, now: number): Decapsulated {
+    const { from, isRelayed, local } = arrival
+    const repeated = this.#repeated(type, message, now)
+    if (type !== MessageType.CookieReply && repeated === undefined) {
+      const verdict = this.#key.verify(message, from.address, now)
       if (verdict._tag === "Dropped") return this.#drop(now)
       if (verdict._tag === "CookieReply") {
-        this.#outbox.send(local, this.#relays.holding(local) !== undefined, from, verdict.message, now)
+        this.#outbox.send(local, isRelayed, from, verdict.message, now)
         return Decapsulated.Handled
       }
     }
-    const connection = this.#recipient(type, message)
-    if (!(connection instanceof Connection)) {
-      return this.#drop(now, connection)
+    const connection = repeated ?? this.#recipient(type, message)
+    if (!(connection instanceof Connection)) return this.#drop(now, connection)
+    const isUseful = type === MessageType.CookieReply
+      ? connection.tunnel.handleCookieReply(message, now) !== "Rejected"
+      : connection.handleHandshake(type, arrival, message, now)
+    if (!isUseful) return repeated === undefined ? this.#drop(now) : Decapsulated.Handled
+    if (type === MessageType.Initiation && connection instanceof PathConnection) {
+      this.#initiations.set(mac1Text(message), connection, now)
     }
-    const { tunnel } = connection
-    const outcome = type === MessageType.Initiation
-      ? tunnel.handleInitiation(message, now)
-      : type === MessageType.Response
-      ? tunnel.handleResponse(message, now)
-      : tunnel.handleCookieReply(message, now)
-    if (outcome === "Rejected") return this.#drop(now)
     this.#advance(connection, now)
     return Decapsulated.Handled
+  }
+
+  /** Whose latest handshake this is a copy of: in path mode a message takes several ways at once. */
+  #repeated(type: MessageType, message: Uint8Array, now: number): PathConnection | undefined {
+    const connection = type === MessageType.Initiation
+      ? this.#initiations.get(mac1Text(message), now)
+      : type === MessageType.Response
+      ? this.#connections.byPrefix(readReceiverIndex(message, 0) >>> 8)
+      : undefined
+    return connection instanceof PathConnection && connection.isKnownHandshake(type, message) ? connection : undefined
   }
 
   /** Whose handshake message this is, or the name of nobody we know. */
@@ -459,7 +456,7 @@ export class Node implements NodeApi {
       const prefix = readReceiverIndex(message, 0) >>> 8
       return this.#connections.byPrefix(prefix) ?? prefix
     }
-    const key = decryptInitiatorKey(this.#crypto, this.#privateKey, this.#publicKey, message)
+    const key = this.#key.initiatorOf(message)
     return key === undefined ? undefined : this.#connections.byKey(key) ?? key
   }
 
@@ -513,7 +510,9 @@ export class Node implements NodeApi {
     const { agent, path } = connection
     for (let check = agent.pollTransmit(); check !== undefined; check = agent.pollTransmit()) {
       const isSent = this.#outbox.send(check.source, check.relayed, check.destination, check.message, now)
-      if (isSent && check.transaction !== undefined) this.#transactions.set(check.transaction, connection, now)
+      if (isSent && check.transaction !== undefined && connection instanceof IceConnection) {
+        this.#transactions.set(check.transaction, connection, now)
+      }
     }
     for (let message = connection.pollTunnel(); message !== undefined; message = connection.pollTunnel()) {
       if (path?.localKind === "relay") {
@@ -525,3 +524,5 @@ export class Node implements NodeApi {
     }
   }
 }
+
+const mac1Text = (message: Uint8Array): string => String.fromCharCode(...readMac1(message) ?? [])

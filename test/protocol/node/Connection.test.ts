@@ -5,17 +5,16 @@ import {
   writeCheckRequest,
   writeCheckSuccess
 } from "../../../src/protocol/ice/checkMessage.ts"
-import { IceAgent } from "../../../src/protocol/ice/IceAgent.ts"
-import { activeSchedule, Connection } from "../../../src/protocol/node/Connection.ts"
 import { ConnectionTable } from "../../../src/protocol/node/ConnectionTable.ts"
+import { IceConnection } from "../../../src/protocol/node/IceConnection.ts"
 import type { ConnectionRequest } from "../../../src/protocol/node/types.ts"
 import { at, crypto, hostText, peer, reflexiveText, request, socket, TunnelDouble } from "./support.ts"
 
 const setUp = (overrides: Partial<ConnectionRequest> = {}, indexPrefix = 0xabcdef) => {
   const own = { ...request, ...overrides }
-  const agent = new IceAgent({ crypto, ...own, schedule: activeSchedule(own) })
   const tunnel = new TunnelDouble()
-  const connection = new Connection({ request: own, agent, tunnel, indexPrefix, relay: "a" }, 0)
+  const connection = new IceConnection(crypto, { request: own, tunnel, indexPrefix, relay: "a" }, 0)
+  const { agent } = connection
   connection.addLocalCandidate({ kind: "host", address: socket, local: socket })
   /** Answers every check that is due. */
   const answer = (now: number): void => {

@@ -184,13 +184,6 @@ describe("a new connection", () => {
     assert.deepStrictEqual(named(world.events()), ["NewIceCandidate", "NewIceCandidate"])
     assert.isFalse(world.node.isEstablished("gateway"))
   })
-
-  it("in the mode that we did not offer fails", () => {
-    const world = new World(a)
-    world.node.upsertConnection({ ...request, iceless: true }, 0)
-    assert.deepStrictEqual(named(world.events()), ["ConnectionFailed"])
-    assert.isFalse(world.node.hasConnection("gateway"))
-  })
 })
 
 describe("a packet", () => {
@@ -410,5 +403,17 @@ describe("a connection that fails", () => {
     world.node.handleTimeout(10_000)
     assert.include(named(world.events()), "ConnectionFailed")
     assert.deepStrictEqual(world.doubles.of("a").asked, ["probe"])
+  })
+
+  it("is told to the peer by the controlling side: nothing that it offered is of use any more", () => {
+    for (const role of ["controlling", "controlled"] as const) {
+      const world = new World(a)
+      world.node.upsertConnection({ ...request, role }, 0)
+      const offered = world.events().filter(({ _tag }) => _tag === "NewIceCandidate").length
+      assert.isAbove(offered, 0)
+      world.node.handleTimeout(10_000)
+      const withdrawn = Array.from({ length: role === "controlling" ? offered : 0 }, () => "InvalidateIceCandidate")
+      assert.deepStrictEqual(named(world.events()), [...withdrawn, "ConnectionFailed"])
+    }
   })
 })

@@ -45,16 +45,28 @@ export const knownFlags: ReadonlySet<string> = new Set(
     )
 )
 
-/** What @effect/cli would explain badly: an unknown option (it blames the subcommand) and a token on the command line. */
+/** Those of them that take no value. */
+export const switches: ReadonlySet<string> = new Set(
+  "--activate-internet-resource --check --exit --inc-buf --no-offloads --no-telemetry --flow-logs".split(" ")
+)
+
+/**
+ * What @effect/cli would explain badly: an unknown option or a missing value (it blames the subcommand), one option as the
+ * value of another (it takes it), and a token on the command line.
+ */
 export const complaint = (args: ReadonlyArray<string>): string | undefined => {
   const token = args.findIndex((arg) => arg === "--token" || arg.startsWith("--token="))
   if (token >= 0 && !args.slice(0, token).includes("--")) {
     return "the token cannot be an option, every user could read it: set FIREZONE_TOKEN or use --token-path FILE"
   }
-  const first = args[0]?.split("=", 1)[0]
-  return first !== undefined && first.startsWith("-") && !knownFlags.has(first)
-    ? `unknown option ${first}; see ${NAME} --help`
-    : undefined
+  for (let at = 0; args[at]?.startsWith("-") === true && args[at] !== "--"; at++) {
+    const [name = "", value] = (args[at] as string).split("=", 2)
+    if (!knownFlags.has(name)) return `unknown option ${name}; see ${NAME} --help`
+    if (switches.has(name) || value !== undefined) continue
+    const next = args[++at]
+    if (next === undefined || knownFlags.has(next)) return `the option ${name} needs a value; see ${NAME} --help`
+  }
+  return undefined
 }
 
 /** What a program needs of the process: `bin` fills it, tests replace it. */

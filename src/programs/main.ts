@@ -25,12 +25,9 @@ export const main = (args: ReadonlyArray<string>): void => {
   }
   process.on("SIGINT", stop)
   process.on("SIGTERM", stop)
-  // A reader of our output that goes away (`| head`) is no reason for a stack trace.
-  for (const stream of [process.stdout, process.stderr]) {
-    stream.on("error", (error: NodeJS.ErrnoException) => {
-      if (error.code !== "EPIPE") throw error
-    })
-  }
+  // A reader that goes away (`| head`, EPIPE), a terminal that closes (EIO) or a full disk (ENOSPC) takes our words, not
+  // the tunnel.
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined)
   fiber.addObserver((exit) => {
     if (Exit.isSuccess(exit)) return process.exit(exit.value)
     // To stop is what an interrupted client was asked for; an interrupted lab has not answered its question.

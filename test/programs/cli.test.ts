@@ -1,9 +1,10 @@
 /** The executable as a user meets it: help, usage errors, bad settings, exit codes. */
+import { spawn } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import { afterAll, assert, describe, it } from "vitest"
-import { run } from "../support/executable.ts"
+import { executable, run } from "../support/executable.ts"
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "fz-cli-"))
 afterAll(() => fs.rmSync(folder, { recursive: true }))
@@ -30,6 +31,8 @@ describe("executable", () => {
   it("ends with 2 on wrong usage and says what is wrong", async () => {
     const cases: ReadonlyArray<readonly [ReadonlyArray<string>, Record<string, string>, string]> = [
       [["--nope"], {}, "--nope"],
+      [["--check", "--nope"], {}, "unknown option --nope"],
+      [["--firezone-id", "--check"], {}, "--firezone-id needs a value"],
       [["--token", "x"], {}, "FIREZONE_TOKEN"],
       [["--api-url", "ftp://x"], {}, "ftp:"],
       [[], { FIREZONE_API_URL: "not a url" }, "not a URL"],
@@ -60,6 +63,20 @@ describe("executable", () => {
     const logs = await run(["--check"], { ...base, FIREZONE_TOKEN: "x", RUST_LOG: "tun=loud" })
     assert.strictEqual(logs.code, 1)
     assert.include(logs.stderr, "loud")
+  }, 30_000)
+
+  it("goes on when nobody takes its output", async () => {
+    const env = { ...base, PATH: process.env["PATH"], FIREZONE_TOKEN: "x", FIREZONE_ID: "test" }
+    const full = fs.openSync("/dev/full", "w") // every write fails with ENOSPC
+    try {
+      const child = spawn(process.execPath, [executable, "--check"], { env, stdio: ["ignore", full, "pipe"] })
+      let stderr = ""
+      child.stderr?.setEncoding("utf8").on("data", (text: string) => (stderr += text))
+      const code = await new Promise<number | null>((resolve) => child.on("close", resolve))
+      assert.deepStrictEqual({ code, stderr }, { code: 0, stderr: "" })
+    } finally {
+      fs.closeSync(full)
+    }
   }, 30_000)
 
   it("checks a good configuration without connecting", async () => {

@@ -7,7 +7,7 @@ import * as ConfigProvider from "effect/ConfigProvider"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import { complaint, knownFlags } from "../../src/programs/cli.ts"
+import { complaint, knownFlags, switches } from "../../src/programs/cli.ts"
 import { rootHelp } from "../../src/programs/help.ts"
 import { clientOptions, parseApiUrl, parseDuration } from "../../src/programs/options.ts"
 
@@ -96,7 +96,27 @@ describe("options", () => {
     assert.include(complaint(["--check", "--token", "x"]) ?? "", "FIREZONE_TOKEN")
     assert.include(complaint(["--token=x"]) ?? "", "FIREZONE_TOKEN")
     assert.isUndefined(complaint(["-u", "ws://x", "standalone"]))
+    assert.include(complaint(["--check", "-i", "x", "--nope", "standalone"]) ?? "", "--nope")
+    assert.isUndefined(complaint(["--check", "standalone", "--nope"]), "the parser explains those")
   })
+  it.effect("complain about an option without its value, and never take an option for one", () =>
+    Effect.gen(function*() {
+      for (const name of knownFlags) {
+        // What the parser does not take is left over.
+        const left = yield* Effect.merge(
+          Effect.map(Options.processCommandLine(clientOptions, [name], CliConfig.defaultConfig), ([, left]) => left)
+        ).pipe(Effect.provide(NodeContext.layer))
+        assert.strictEqual(Array.isArray(left) && left.length === 0, switches.has(name), name)
+        if (switches.has(name)) {
+          assert.isUndefined(complaint([name, "--check"]), name)
+        } else {
+          assert.include(complaint(["--check", name]) ?? "", `${name} needs a value`)
+          assert.include(complaint([name, "--check"]) ?? "", `${name} needs a value`)
+          assert.isUndefined(complaint([name, "-value", "--check"]), name)
+          assert.isUndefined(complaint([`${name}=value`, "--check"]), name)
+        }
+      }
+    }))
 })
 
 describe("parsers", () => {

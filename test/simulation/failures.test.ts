@@ -89,6 +89,21 @@ describe("a lost relay", () => {
     assertPasses(world, left, right)
     assertPasses(world, right, left)
   })
+
+  it("under a relayed path leads to another one as soon as the connection has failed", () => {
+    const { left, portal, relays, right, world } = connected("relay-only", "home", 2)
+    portal.isPersistent = true
+    const used = left.status(right)?.path?.relay
+    assert.include(relays, used)
+    world.kill(used ?? "")
+    // The pair dies, ICE has 2 s of grace; then as for any connection.
+    for (let i = 0; i < 16.5 + 1.5 + 2 + 3; i++) {
+      left.send(right, "tick")
+      world.run(1000)
+    }
+    assertPasses(world, left, right)
+    assertPasses(world, right, left)
+  })
 })
 
 describe("a peer that vanishes", () => {

@@ -15,10 +15,9 @@ const TOLD_BOUND = 1000 + 2000
 const BACK_BOUND = TOLD_BOUND + 2000
 /**
  * A pair dies 16.5 s after the last answer at the earliest, or up to 1.5 s later, and the connection after 2 s of grace
- * (spec 9.6, 12.5). The next one may use the same relay, which is given up 8.125 s after the first request that it does
- * not answer (6.5).
+ * (spec 9.6, 12.5). The next one takes another relay: this one is in doubt from then on.
  */
-const SILENT_BOUND = 16_500 + 1500 + 2000 + 8125 + 2000
+const SILENT_BOUND = 16_500 + 1500 + 2000 + 2000 + CONNECT_BOUND
 
 const tellPortal = (lab: Lab, present: ReadonlyArray<(typeof relays)[number]>) =>
   lab.portal.command("/relays", { relays: present })

@@ -32,8 +32,10 @@ export class CandidateBatches {
     removed.add(candidate)
   }
 
+  /** The connection is no more. What it has withdrawn the peer still has to hear, but not when there is another one. */
   forget(peer: string): void {
-    this.#changes.delete(peer)
+    if (this.#isHeld) this.#changes.delete(peer)
+    else this.#changes.get(peer)?.added.clear()
   }
 
   hold(): void {

@@ -54,6 +54,18 @@ describe("CandidateBatches", () => {
     batches.forget("a")
     expect(batches.take().map(({ peer }) => peer)).toEqual(["b"])
   })
+  it("still tells of what a connection has withdrawn at its end, unless that is held back", () => {
+    const batches = new CandidateBatches()
+    batches.add("a", host)
+    batches.remove("a", relayed)
+    batches.forget("a")
+    expect(batches.take()).toEqual([{ peer: "a", kind: "removed", candidates: [relayed] }])
+    batches.hold()
+    batches.remove("a", relayed)
+    batches.forget("a")
+    batches.release()
+    expect(batches.take()).toEqual([])
+  })
   it("puts candidates without a priority last", () => {
     const batches = new CandidateBatches()
     for (const candidate of ["nonsense", host]) batches.add("a", candidate)

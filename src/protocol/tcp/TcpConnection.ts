@@ -258,7 +258,8 @@ export class TcpConnection {
 
   #refuse(segment: TcpSegment, now: number): void {
     if (segment.has(TcpFlag.Rst)) return
-    if (this.#state === "syn-received" && segment.has(TcpFlag.Syn)) return this.#sender.repeatSyn()
+    const isSyn = (segment.flags & (TcpFlag.Syn | TcpFlag.Ack)) === TcpFlag.Syn
+    if (this.#state === "syn-received" && isSyn) return this.#sender.repeatSyn()
     if (this.#state === "time-wait" && segment.has(TcpFlag.Fin)) this.#deadline = now + TIME_WAIT
     // A probe into our closed window, or a repetition: the peer waits for an answer.
     if (segment.length > 0) this.#acksDue = Math.max(1, this.#acksDue)

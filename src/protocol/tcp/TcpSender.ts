@@ -151,6 +151,7 @@ export class TcpSender {
   poll(now: number): boolean {
     if (!this.#isSynAcknowledged) return this.#pollSyn(now)
     if (this.#isRetransmitDue) return this.#retransmit(now)
+    if (this.isFinAcknowledged) return false
     const offset = distance(this.#next, this.#unacknowledged)
     const unsent = this.#queue.length - offset
     // The FIN has been sent if `unsent` is negative.

@@ -2,7 +2,17 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
 import { TcpConnection } from "../../../src/protocol/tcp/TcpConnection.ts"
-import { Clock, ends, type LinkFaults, parseSegment, randomBytesOf, reversed, runUntil, seeded } from "./support.ts"
+import {
+  Clock,
+  ends,
+  type LinkFaults,
+  parseSegment,
+  randomBytesOf,
+  reversed,
+  runUntil,
+  seeded,
+  seen
+} from "./support.ts"
 
 const here = ends("100.64.0.1", 50_000, "10.0.0.53", 53)
 
@@ -123,5 +133,21 @@ describe("two connections", () => {
       ),
       { numRuns: 60 }
     )
+  })
+
+  it("send nothing twice over a link that loses nothing, and not a packet more than acknowledgments need", () => {
+    for (const delay of [0, 40]) {
+      const { clock, left, right } = run(3, { loss: 0, duplication: 0, delay, jitter: 0 }, [150_000, 90_000], 4)
+      assert.deepStrictEqual([left.connection?.state, right.connection?.state], ["closed", "closed"])
+      const all = clock.sent.map(seen)
+      // Apart from probes of windows that the reader, slow on purpose, has closed.
+      const bytes = all.reduce((sum, { payload }) => sum + (payload.length > 1 ? payload.length : 0), 0)
+      assert.isAtMost(bytes, 240_000)
+      assert.isAbove(bytes, 239_000)
+      const count = (flag: string) => all.filter(({ flags }) => flags.includes(flag)).length
+      assert.deepStrictEqual([count("SYN"), count("FIN"), count("RST")], [2, 2, 0])
+      const full = Math.ceil(240_000 / 1240)
+      assert.isBelow(all.length, 4 * full)
+    }
   })
 })

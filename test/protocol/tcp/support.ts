@@ -108,7 +108,8 @@ export class Clock {
   readonly #random: Random
   readonly #faults: LinkFaults
   #order = 0
-  sent = 0
+  /** Everything that was sent, lost or not. */
+  readonly sent: Array<Uint8Array> = []
 
   constructor(random: Random, faults: LinkFaults) {
     this.#random = random
@@ -117,7 +118,7 @@ export class Clock {
 
   send(bytes: Uint8Array, deliver: Flight["deliver"]): void {
     const { delay, duplication, jitter, loss } = this.#faults
-    this.sent += 1
+    this.sent.push(bytes)
     const copies = this.#random() < duplication ? 2 : 1
     for (let i = 0; i < copies; i++) {
       if (this.#random() < loss) continue

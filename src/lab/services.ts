@@ -111,6 +111,8 @@ export const clientArguments = (topology: Topology): ReadonlyArray<string> => [
 export interface Equipment {
   readonly without?: ReadonlySet<Role>
   readonly secondRelay?: boolean
+  /** Whether the account has the path mode. */
+  readonly iceless?: boolean
   /** Of the same site, not behind a NAT. */
   readonly secondGateway?: boolean
   /** Where the first gateway finds the portal. */
@@ -203,7 +205,7 @@ const networks: ReadonlyArray<ResourceConfig> = [
 /** A relay that the portal is not told of here has to sign in. */
 const portalConfig = (
   relays: ReadonlyArray<StaticRelay>,
-  { dns, resources = networks }: Pick<Equipment, "dns" | "resources">
+  { dns, iceless = false, resources = networks }: Pick<Equipment, "dns" | "iceless" | "resources">
 ): PortalConfig => ({
   host: "::",
   port: addresses.portalPort,
@@ -211,7 +213,7 @@ const portalConfig = (
   gatewayTokens: [tokens.gateway],
   relayTokens: [tokens.relay],
   tokensExpireAt,
-  iceless: false,
+  iceless,
   relays,
   sites: [{ id: ids.site, name: "Lab" }],
   resources,

@@ -186,7 +186,7 @@ const start = (
         case "Connected":
           return Effect.zipRight(
             tell(() => {
-              portal.unsafeSend({ _tag: "SetSnownetCapabilities", iceless: false })
+              portal.unsafeSend({ _tag: "SetSnownetCapabilities", iceless: true })
               core.portalConnected(now())
             }),
             Effect.logInfo("signed in to the portal")

@@ -181,7 +181,7 @@ const make = Effect.gen(function*() {
         case "Connected":
           return Effect.zipRight(
             tell(() => {
-              portal.unsafeSend({ _tag: "SetSnownetCapabilities", iceless: false })
+              portal.unsafeSend({ _tag: "SetSnownetCapabilities", iceless: true })
               core.portalConnected(now())
             }),
             publish({ _tag: "SignedIn" })
@@ -209,7 +209,11 @@ const make = Effect.gen(function*() {
         yield* routes.invalidateAll("reset")
         yield* closeSockets
         yield* bindSockets
-        yield* tell(() => core.reset(now()))
+        yield* tell(() => {
+          // Candidates of the new network are for the connection that comes; the old one may not carry them any more.
+          core.portalDisconnected(now())
+          core.reset(now())
+        })
         forwarding.reset()
         yield* Effect.flatMap(resolvers.current, setResolvers)
         yield* portal.reconnect(node.publicKey)

@@ -144,7 +144,7 @@ describe("tunnel session", () => {
         portal.emit({ _tag: "Connected" })
         portal.emit({ _tag: "Message", push: init() })
         yield* eventually(() => seen.some(({ _tag }) => _tag === "InterfaceUp"))
-        assert.deepStrictEqual(portal.sent[0], { _tag: "SetSnownetCapabilities", iceless: false })
+        assert.deepStrictEqual(portal.sent[0], { _tag: "SetSnownetCapabilities", iceless: true })
         const [configured] = tun.configured
         if (configured === undefined) throw new Error("not configured")
         assert.deepStrictEqual([configured.ipv4, configured.ipv6], [ip("100.64.0.1"), ip("fd00:2021:1111::1")])

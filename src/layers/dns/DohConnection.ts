@@ -104,10 +104,18 @@ const wrap = (url: URL, socket: tls.TLSSocket, onClosed: () => void): DohConnect
   session.on("error", end)
   session.on("close", end)
   // What is under way may finish, but nothing new may begin.
-  session.on("goaway", end)
-  const path = `${url.pathname}?dns=`
+  session.on("goaway", () => {
+    end()
+    session.close()
+  })
   return {
-    send: (query, onOutcome) => exchange(session, `${path}${Buffer.from(query).toString("base64url")}`, onOutcome),
+    send: (query, onOutcome) =>
+      exchange(session, {
+        ":method": "GET",
+        ":authority": url.host, // Node would name the port, too
+        ":path": `${url.pathname}?dns=${Buffer.from(query).toString("base64url")}`,
+        accept: MEDIA_TYPE
+      }, onOutcome),
     close: () => {
       end()
       session.destroy()
@@ -117,7 +125,7 @@ const wrap = (url: URL, socket: tls.TLSSocket, onClosed: () => void): DohConnect
 
 const exchange = (
   session: http2.ClientHttp2Session,
-  path: string,
+  headers: http2.OutgoingHttpHeaders,
   onOutcome: (outcome: ForwardOutcome) => void
 ): () => void => {
   let isOver = false
@@ -128,7 +136,7 @@ const exchange = (
   }
   let stream: http2.ClientHttp2Stream
   try {
-    stream = session.request({ ":method": "GET", ":path": path, accept: MEDIA_TYPE })
+    stream = session.request(headers)
   } catch {
     // The session is closing and has not said so yet.
     queueMicrotask(() => finish("failed"))
@@ -138,18 +146,22 @@ const exchange = (
   }
   const parts: Array<Buffer> = []
   let length = 0
+  let isAnswer = false
   stream.on("response", (headers) => {
-    if (headers[":status"] !== 200 || headers["content-type"] !== MEDIA_TYPE) {
-      stream.close(http2.constants.NGHTTP2_CANCEL)
-    } else stream.on("end", () => finish(new Uint8Array(Buffer.concat(parts))))
+    isAnswer = headers[":status"] === 200 && headers["content-type"] === MEDIA_TYPE
+    if (!isAnswer) stream.close(http2.constants.NGHTTP2_CANCEL)
   })
   stream.on("data", (part: Buffer) => {
     length += part.length
-    if (length > MAX_MESSAGE) stream.close(http2.constants.NGHTTP2_CANCEL)
-    else parts.push(part)
+    if (length <= MAX_MESSAGE) parts.push(part)
+    else stream.close(http2.constants.NGHTTP2_CANCEL)
   })
   stream.on("error", () => finish("failed"))
-  stream.on("close", () => finish("failed"))
+  // Not at `end`, which a stream has that was reset, too.
+  stream.on("close", () => {
+    const isWhole = isAnswer && stream.rstCode === http2.constants.NGHTTP2_NO_ERROR
+    finish(isWhole ? new Uint8Array(Buffer.concat(parts)) : "failed")
+  })
   return () => {
     isOver = true
     stream.close(http2.constants.NGHTTP2_CANCEL)

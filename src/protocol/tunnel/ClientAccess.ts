@@ -23,7 +23,7 @@ export interface ClientAccessHooks {
   readonly resourceRemoved: (resource: ClientResource, now: number) => void
   /** The wait for a grant is over: with one, or without. */
   readonly granted: (resource: ClientResource, packets: ReadonlyArray<BufferedPacket>, now: number) => void
-  readonly abandoned: (resource: ResourceId) => void
+  readonly abandoned: (resource: ResourceId, now: number) => void
   /** The resource is not reached through its gateway any more. */
   readonly detached: (resource: ClientResource) => void
   /** A connection is over; `gateway` if it was to one that we knew. */
@@ -151,7 +151,7 @@ export class ClientAccess {
       iceless: authorization.useIceless
     }, now)
     if (outcome === "NoRelays") {
-      this.#abandon(resource.id, "no-relays")
+      this.#abandon(resource.id, "no-relays", now)
       this.#events.request({ _tag: "NoRelays" })
       return
     }
@@ -170,7 +170,7 @@ export class ClientAccess {
     if (resource === undefined) return
     if (reason === "version_mismatch") return this.#events.notify("GatewayVersionMismatch", id)
     if (reason !== "offline") return
-    this.#abandon(id, "not-authorized")
+    this.#abandon(id, "not-authorized", now)
     if (resource.gateway !== undefined) this.#close(resource.gateway, "the portal says that it is offline", now)
     for (const site of resource.sites) this.sites.set(site.id, "Offline", now)
     this.#events.resources.invalidate()
@@ -253,13 +253,13 @@ export class ClientAccess {
 
   /** Ends both the wait for a grant and the use of one (5.3 steps 2 to 4). */
   #withdraw(resource: ClientResource, now: number): void {
-    this.#abandon(resource.id, "not-authorized")
+    this.#abandon(resource.id, "not-authorized", now)
     this.#detach(resource, now)
   }
 
-  #abandon(resource: ResourceId, reason: DropReason): void {
+  #abandon(resource: ResourceId, reason: DropReason, now: number): void {
     for (let lost = this.#pending.remove(resource)?.length ?? 0; lost > 0; lost--) this.#drops.add(reason)
-    this.#hooks.abandoned(resource)
+    this.#hooks.abandoned(resource, now)
   }
 
   #detach(resource: ClientResource, now: number): void {

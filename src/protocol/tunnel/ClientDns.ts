@@ -8,9 +8,13 @@ import type { TunnelDnsClient } from "../dns/TunnelDnsClient.ts"
 import { TunnelUdpClient } from "../dns/TunnelUdpClient.ts"
 import { effectiveUpstreams, sanitizeResolvers, type Upstream } from "../dns/upstreams.ts"
 import type { ClientPush, ClientRequest, InterfaceConfig, ResourceId } from "../portal/types.ts"
+import { TcpDnsClient } from "../tcp/TcpDnsClient.ts"
+import { TcpDnsServer } from "../tcp/TcpDnsServer.ts"
+import type { TcpDnsConnection } from "../tcp/types.ts"
 import { type IpAddress, ipFromBytes } from "../wire/address.ts"
 import { decodeDns, type DnsMessage } from "../wire/dns.ts"
 import { type IpPacket, PacketKind, sourceOffset } from "../wire/ip.ts"
+import { wordsOf } from "../wire/ipWords.ts"
 import { MAX_UDP_PAYLOAD, udpPacket } from "../wire/udp.ts"
 import type { ClientResource } from "./ClientResource.ts"
 import { DnsResourceNat, type ResourceName } from "./DnsResourceNat.ts"
@@ -28,7 +32,7 @@ const QUERIES_PER_RESOURCE = 128
 const MAX_OUTSIDE = 1000
 
 /** Who asked, and how the answer gets there. */
-export interface DnsAsker {
+interface DnsAsker {
   readonly transport: "udp" | "tcp"
   readonly sentinel: Sentinel
   /** Called at most once. */
@@ -77,7 +81,9 @@ export class ClientDns {
   readonly #sentinels = new SentinelMap()
   readonly #devices = new DeviceResolver<DnsAsker>()
   readonly #cache = new DnsCache()
-  readonly #clients: Readonly<Record<"udp", TunnelDnsClient<Waiting>>>
+  readonly #udp: TunnelUdpClient<Waiting>
+  readonly #tcp: TcpDnsClient<Waiting>
+  readonly #server: TcpDnsServer
   readonly #outside = new Map<number, Waiting>()
   readonly #outsideQueries: Array<OutsideQuery> = []
   #nextOutsideId = 0
@@ -91,7 +97,9 @@ export class ClientDns {
     this.#host = host
     this.resolver = new ResourceResolver(saved)
     this.nat = new DnsResourceNat(host.sendControl)
-    this.#clients = { udp: new TunnelUdpClient(host.randomBytes) }
+    this.#udp = new TunnelUdpClient(host.randomBytes)
+    this.#tcp = new TcpDnsClient(host.randomBytes)
+    this.#server = new TcpDnsServer(host.randomBytes)
   }
 
   get dnsBySentinel(): ReadonlyMap<IpAddress, Upstream> {
@@ -134,10 +142,11 @@ export class ClientDns {
   }
 
   /** Nobody waits for the grant any more. */
-  abandoned(resource: ResourceId): void {
+  abandoned(resource: ResourceId, now: number): void {
     const waiting = this.#waitingForGrant.get(resource) ?? []
     this.#waitingForGrant.delete(resource)
     for (const { asker, query } of waiting) asker.respond(serverFailure(query))
+    this.#drain(now)
   }
 
   handlePush(push: ClientPush, now: number): void {
@@ -148,10 +157,20 @@ export class ClientDns {
     this.#drain(now)
   }
 
+  /** Our addresses in the tunnel have changed: connections from the old ones lead nowhere. */
+  addressesChanged(now: number): void {
+    this.#tcp.reset()
+    this.#drain(now)
+  }
+
   /** Whether a packet from the TUN device was for a sentinel. */
   tunInput(packet: IpPacket, now: number): boolean {
     const sentinel = this.#sentinels.at(packet.version, packet.destination)
     if (sentinel === undefined) return false
+    if (this.#server.handlePacket(packet, now)) {
+      this.#drain(now)
+      return true
+    }
     const { buffer, length, offset, transport } = packet
     const query = packet.kind === PacketKind.Udp && packet.destinationPort === DNS_PORT
       ? parseDnsQuery(buffer.subarray(transport + UDP_HEADER, offset + length))
@@ -160,15 +179,16 @@ export class ClientDns {
       this.#host.drop("no-dns-query")
       return true
     }
-    this.handleQuery(query, this.#udpAsker(sentinel, query, packet), now)
+    this.#handleQuery(query, this.#udpAsker(sentinel, query, packet), now)
+    this.#drain(now)
     return true
   }
 
   /** The decisions of 12.4, in their order. */
-  handleQuery(query: DnsQuery, asker: DnsAsker, now: number): void {
+  #handleQuery(query: DnsQuery, asker: DnsAsker, now: number): void {
     const cached = this.#cache.answer(query, now)
     if (cached !== undefined) return asker.respond(cached)
-    if (this.#devices.resolve(query, asker, now)) return this.#drain(now)
+    if (this.#devices.resolve(query, asker, now)) return
     const resolution = this.resolver.resolve(query)
     if (resolution?._tag === "Answer") {
       asker.respond(resolution.message)
@@ -178,20 +198,19 @@ export class ClientDns {
     const waiting = { query, asker, generation: this.#cache.generation }
     if (resolution?._tag === "AskSite") this.#askSite(resolution.target, waiting, now)
     else this.#askUpstream(waiting, now)
-    this.#drain(now)
   }
 
   /** Whether a packet that a gateway sent was an answer to a query of ours. */
   networkInput(packet: IpPacket, now: number): boolean {
     const isToUs = this.#host.addresses()?.includes(packet.version, packet.destination) === true
-    if (!isToUs || !this.#clients.udp.accept(packet, now)) return false
+    if (!isToUs || !(this.#udp.accept(packet) || this.#tcp.accept(packet, now))) return false
     this.#drain(now)
     return true
   }
 
   /** Whether a packet that policy refused on its way out was a query of ours. */
   refused(packet: IpPacket): boolean {
-    return this.#clients.udp.refused(packet)
+    return this.#udp.refused(packet) || this.#tcp.refused(packet)
   }
 
   /** What became of a query outside the tunnel. Unknown ids are of queries that a reset abandoned. */
@@ -199,6 +218,11 @@ export class ClientDns {
     const waiting = this.#outside.get(id)
     if (waiting === undefined) return
     this.#outside.delete(id)
+    this.#concludeOutside(waiting, outcome, now)
+    this.#drain(now)
+  }
+
+  #concludeOutside(waiting: Waiting, outcome: Uint8Array | "failed" | "timed-out", now: number): void {
     const { asker, query } = waiting
     // Whoever asks over UDP has given up by now, or will ask again.
     if (outcome === "timed-out" && asker.transport === "udp") return
@@ -215,28 +239,39 @@ export class ClientDns {
 
   handleTimeout(now: number): void {
     this.#devices.handleTimeout(now)
-    this.#clients.udp.handleTimeout(now)
+    this.#udp.handleTimeout(now)
+    this.#tcp.handleTimeout(now)
+    this.#server.handleTimeout(now)
     this.#drain(now)
   }
 
   pollTimeout(): number {
     return Math.min(
       this.#devices.pollTimeout() ?? Number.POSITIVE_INFINITY,
-      this.#clients.udp.pollTimeout() ?? Number.POSITIVE_INFINITY
+      this.#udp.pollTimeout() ?? Number.POSITIVE_INFINITY,
+      this.#tcp.pollTimeout() ?? Number.POSITIVE_INFINITY,
+      this.#server.pollTimeout() ?? Number.POSITIVE_INFINITY
     )
   }
 
-  /** The network changed: what was asked outside is not answered any more (16.1). */
-  reset(): void {
+  /**
+   * The network changed (16.1): what was asked outside is not answered any more, and what was asked over TCP inside
+   * fails, because its connections may be over.
+   */
+  reset(now: number): void {
     this.#outside.clear()
     this.#outsideQueries.length = 0
+    this.#tcp.reset()
+    this.#drain(now)
   }
 
   #updateUpstreams(): void {
     if (this.#interface === undefined) return
     const { isCustom, upstreams } = effectiveUpstreams(this.#interface, this.#systemResolvers)
     this.#isCustom = isCustom
-    if (this.#sentinels.update(upstreams)) this.#cache.clear()
+    if (!this.#sentinels.update(upstreams)) return
+    this.#cache.clear()
+    this.#server.listen(this.#sentinels.sentinels.map(({ address }) => address))
   }
 
   #udpAsker(sentinel: Sentinel, query: DnsQuery, packet: IpPacket): DnsAsker {
@@ -251,6 +286,10 @@ export class ClientDns {
       sentinel,
       respond: (message) => this.#host.toTun(udpPacket(ends, truncate(query, message, MAX_UDP_PAYLOAD)))
     }
+  }
+
+  #tcpAsker(sentinel: Sentinel, connection: TcpDnsConnection): DnsAsker {
+    return { transport: "tcp", sentinel, respond: (message) => this.#server.answer(connection, message) }
   }
 
   /** The gateway's resolver knows what the resource's site knows (12.6). */
@@ -288,7 +327,8 @@ export class ClientDns {
 
   #askThroughTunnel(waiting: Waiting, address: IpAddress, port: number, now: number): void {
     const own = this.#host.addresses()
-    const isSent = own !== undefined && this.#clients.udp.send(
+    const client: TunnelDnsClient<Waiting> = waiting.asker.transport === "udp" ? this.#udp : this.#tcp
+    const isSent = own !== undefined && client.send(
       waiting.query,
       waiting,
       address.includes(":") ? own.ipv6 : own.ipv4,
@@ -303,18 +343,49 @@ export class ClientDns {
     asker.respond(withId(bytes, query.id))
   }
 
-  /** Until nothing is left: sending a query may refuse it at once. */
+  /** Lets everything that one event has begun run until nothing moves any more (12.12). */
   #drain(now: number): void {
-    const { udp } = this.#clients
-    for (let packet = udp.pollPacket(); packet !== undefined; packet = udp.pollPacket()) this.#host.inject(packet, now)
-    for (let result = udp.pollAnswer(); result !== undefined; result = udp.pollAnswer()) {
-      if (result.answer === undefined) result.asker.asker.respond(serverFailure(result.query))
-      else this.#relay(result.asker, result.answer.bytes, result.answer.message, now)
+    do {
+      this.#drainClient(this.#udp, now)
+      this.#drainClient(this.#tcp, now)
+      this.#drainDevices()
+    } while (this.#drainServer(now))
+  }
+
+  #drainClient(client: TunnelDnsClient<Waiting>, now: number): void {
+    for (let packet = client.pollPacket(); packet !== undefined; packet = client.pollPacket()) {
+      this.#host.inject(packet, now)
     }
+    for (let result = client.pollAnswer(); result !== undefined; result = client.pollAnswer()) {
+      const { answer, asker: waiting } = result
+      if (answer === undefined) waiting.asker.respond(serverFailure(waiting.query))
+      else this.#relay(waiting, answer.bytes, answer.message, now)
+    }
+  }
+
+  #drainDevices(): void {
     for (let event = this.#devices.pollEvent(); event !== undefined; event = this.#devices.pollEvent()) {
       if (event._tag === "Respond") event.asker.respond(event.message)
       else this.#host.askPortal({ _tag: "ResolveDevicePoolDomain", resourceId: event.resourceId, domain: event.domain })
     }
+  }
+
+  /** Returns whether there was a query. */
+  #drainServer(now: number): boolean {
+    let hasQueries = false
+    for (let next = this.#server.pollQuery(now); next !== undefined; next = this.#server.pollQuery(now)) {
+      hasQueries = true
+      const { connection, message } = next
+      const { address, family } = connection.local
+      const sentinel = this.#sentinels.at(family, wordsOf(address))
+      const query = parseDnsQuery(message)
+      if (sentinel === undefined || query === undefined) this.#server.abort(connection)
+      else this.#handleQuery(query, this.#tcpAsker(sentinel, connection), now)
+    }
+    for (let packet = this.#server.pollPacket(now); packet !== undefined; packet = this.#server.pollPacket(now)) {
+      this.#host.toTun(packet)
+    }
+    return hasQueries
   }
 }
 

@@ -92,7 +92,7 @@ export class ClientTunnel {
         this.#release(packets, now)
         this.#dns.granted(resource, now)
       },
-      abandoned: (resource) => this.#dns.abandoned(resource),
+      abandoned: (resource, now) => this.#dns.abandoned(resource, now),
       detached: (resource) => this.#dns.nat.forgetResource(resource),
       peerLost: (id, gateway, now) => {
         this.#extension?.peerLost(id, now)
@@ -180,14 +180,14 @@ export class ClientTunnel {
     if (this.#closed) return
     switch (push._tag) {
       case "Init":
-        this.#setInterface(push.init.interface)
+        this.#setInterface(push.init.interface, now)
         this.#access.setResources(push.init.resources, now)
         this.#node.updateRelays([], push.init.relays, now)
         // The authorizations of other clients to reach this one.
         this.#extension?.handlePush(push, now)
         break
       case "ConfigChanged":
-        this.#setInterface(push.interface)
+        this.#setInterface(push.interface, now)
         this.#extension?.handlePush(push, now)
         break
       case "ResourceCreatedOrUpdated":
@@ -273,7 +273,7 @@ export class ClientTunnel {
     this.#sender.clear()
     this.#access.reset(now)
     this.#node.reset(now)
-    this.#dns.reset()
+    this.#dns.reset(now)
     this.#drainNode(now, true)
   }
 
@@ -435,10 +435,11 @@ export class ClientTunnel {
     this.#sender.releaseControl(peer, now)
   }
 
-  #setInterface(config: InterfaceConfig): void {
+  #setInterface(config: InterfaceConfig, now: number): void {
     this.#interface = config
     if (this.#addresses?.isSame(config.ipv4, config.ipv6) !== true) {
       this.#addresses = new TunAddresses(config.ipv4, config.ipv6)
+      this.#dns.addressesChanged(now)
     }
     this.#dns.setInterface(config)
     this.#events.config.invalidate()

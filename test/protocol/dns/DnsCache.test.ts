@@ -5,7 +5,7 @@ import { describe, expect, it } from "vitest"
 import { DnsCache } from "../../../src/protocol/dns/DnsCache.ts"
 import type { DnsQuery } from "../../../src/protocol/dns/DnsQuery.ts"
 import { decodeDns } from "../../../src/protocol/wire/dns.ts"
-import { codeOf, decode, query, records } from "./queries.ts"
+import { decode, query, records } from "./queries.ts"
 
 const a = (name: string, data: string, ttl = 30) => ({ type: "A" as const, name, ttl, data })
 const cname = (name: string, data: string, ttl = 30) => ({ type: "CNAME" as const, name, ttl, data })
@@ -106,9 +106,10 @@ describe("DnsCache", () => {
     const cache = new DnsCache()
     for (let i = 0; i < 5000; i++) {
       fill(cache, query(`n${i}.test`), [a(`n${i}.test`, "192.0.2.1", 300)])
-      if (i > 0) expect(cache.answer(query("n0.test"), 0)).toBeDefined()
+      cache.answer(query("n0.test"), 0)
     }
     expect(cache.size).toBe(4096)
+    expect(cache.answer(query("n0.test"), 0)).toBeDefined()
     expect(cache.answer(query("n1.test"), 0)).toBeUndefined()
     const large = new DnsCache()
     const text = "x".repeat(250)
@@ -137,10 +138,10 @@ describe("DnsCache", () => {
         ])
         const found = cache.answer(asked, age)
         const left = [extra, ...ttls].map((ttl) => Math.max(0, ttl - Math.floor(age / 1000)))
-        expect(found && (decode(found).answers ?? []).map((record) => (record as packet.StringAnswer).ttl)).toEqual(
-          age < Math.min(...ttls) * 1000 ? left : undefined
-        )
-        if (found !== undefined) expect(codeOf(found)).toBe("NOERROR")
+        const isAlive = age < Math.min(...ttls) * 1000
+        expect(found === undefined).toBe(!isAlive)
+        const kept = found === undefined ? [] : decode(found).answers ?? []
+        expect(kept.map((record) => (record as packet.StringAnswer).ttl)).toEqual(isAlive ? left : [])
       })
     )
   })

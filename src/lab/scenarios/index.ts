@@ -4,7 +4,7 @@ import * as gateways from "./gateways.ts"
 import { loss } from "./loss.ts"
 import * as paths from "./paths.ts"
 import * as relays from "./relayLoss.ts"
-import { upgrade } from "./upgrade.ts"
+import { fallback, upgrade } from "./upgrade.ts"
 
 export const scenarios: ReadonlyArray<Scenario> = [
   direct,
@@ -20,6 +20,7 @@ export const scenarios: ReadonlyArray<Scenario> = [
   paths.mixed,
   paths.mixedReverse,
   upgrade,
+  fallback,
   relays.relayLoss,
   relays.relaySilent,
   gateways.gatewayRestart,

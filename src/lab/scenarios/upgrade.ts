@@ -1,10 +1,10 @@
-/** A direct path that opens while packets go through a relay. */
+/** A direct path that opens while packets go through a relay, and one that closes. */
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import { eventually, type Scenario } from "../scenario.ts"
 import { addresses } from "../topology.ts"
 import * as traffic from "../traffic.ts"
-import { bringUp, connect, download, noViolations, startHeartbeat } from "./checks.ts"
+import { bringUp, connect, download, fetchPage, noViolations, startHeartbeat } from "./checks.ts"
 import { clientRouters, CONNECT_BOUND, nats, noIpv6, onlyRelays } from "./paths.ts"
 
 /**
@@ -65,6 +65,50 @@ export const upgrade: Scenario = {
         "no silence",
         silence <= SILENCE_BOUND,
         `ten pings a second: ${silence} ms at most between two answers; at most ${SILENCE_BOUND} ms`
+      )
+      yield* noViolations(lab, recorder)
+    })
+}
+
+/**
+ * The client leaves the dead pair after 18 s at most (spec 9.6). The gateway, which is more patient, does not, until the
+ * client misses its answers for 15 s, has asked for 20 s (11.6), and begins anew.
+ */
+const FALLBACK_BOUND = 15_000 + 20_000 + 1000 + 2000 + CONNECT_BOUND
+
+export const fallback: Scenario = {
+  name: "fallback",
+  about: "starts on a direct path, which is then closed: traffic goes on through a relay",
+  prepare: noIpv6,
+  run: (lab, recorder) =>
+    Effect.gen(function*() {
+      const { topology } = lab
+      yield* traffic.observe(topology)
+      yield* bringUp(lab, recorder)
+      yield* connect(lab, recorder, addresses.resource4, CONNECT_BOUND)
+      const heartbeat = yield* startHeartbeat(lab, addresses.resource4)
+      yield* Effect.sleep(2000)
+      const [, before] = yield* traffic.during(topology, Effect.sleep(1000))
+      yield* recorder.check(
+        "starts on the direct path",
+        before.direct.packets > 0 && before.relays[0].packets === 0,
+        `direct ${before.direct.bytes} bytes, through the relay ${before.relays[0].bytes} bytes of data`
+      )
+      yield* onlyRelays(topology)
+      const closedAt = Date.now()
+      const recovery = yield* heartbeat.recovery(closedAt, FALLBACK_BOUND)
+      yield* recorder.check(
+        "goes on through the relay",
+        recovery !== undefined,
+        recovery === undefined
+          ? `no answer within ${FALLBACK_BOUND} ms`
+          : `answers again ${recovery} ms after the direct path closed; at most ${FALLBACK_BOUND} ms`
+      )
+      const [, after] = yield* traffic.during(topology, fetchPage(lab, recorder, addresses.resource6))
+      yield* recorder.check(
+        "nothing direct",
+        after.relays[0].packets > 0,
+        `through the relay ${after.relays[0].bytes} bytes of data`
       )
       yield* noViolations(lab, recorder)
     })

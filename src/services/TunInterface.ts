@@ -7,7 +7,8 @@ import type { TunFailed, TunInterfaceConfig } from "./TunDevice.ts"
 export class TunInterface extends Context.Tag("firezone-headless-client/services/TunInterface")<TunInterface, {
   /**
    * Takes charge of the interface: empties our routing tables of what an earlier run left, keeps the link-scope copy up
-   * to date while the scope lasts, and removes routes and rules when it ends.
+   * to date while the scope lasts, and removes routes and rules when it ends. Fails, touching nothing, while the tables
+   * belong to the tunnel of another client.
    */
   readonly manage: (interfaceName: string) => Effect.Effect<
     {

@@ -50,7 +50,7 @@ export const IFLA = { IFNAME: 3, MTU: 4, TXQLEN: 13, OPERSTATE: 16, AF_SPEC: 26,
 export const IFLA_INET6_ADDR_GEN_MODE = 8
 export const IN6_ADDR_GEN_MODE_NONE = 1
 export const RTEXT_FILTER_SKIP_STATS = 8
-export const IFF = { UP: 0x1, LOOPBACK: 0x8, RUNNING: 0x40, LOWER_UP: 0x10000 } as const
+export const IFF = { UP: 0x1, LOOPBACK: 0x8, POINTOPOINT: 0x10, RUNNING: 0x40, LOWER_UP: 0x10000 } as const
 /** `IF_OPER_UP` of RFC 2863; a link that cannot tell says 0, unknown. */
 export const OPERSTATE_UP = 6
 

@@ -6,7 +6,7 @@ import { NetlinkRequests } from "../../ffi/linux/netlink.ts"
 import type { AddressMessage, LinkMessage, RouteMessage } from "../../ffi/linux/rtnetlinkDecode.ts"
 import { decodeAddress, decodeLink, decodeRoute, decodeRule } from "../../ffi/linux/rtnetlinkDecode.ts"
 import * as encode from "../../ffi/linux/rtnetlinkEncode.ts"
-import { AF_INET, AF_INET6, AF_UNSPEC } from "../../ffi/linux/rtnetlinkLayout.ts"
+import { AF_INET, AF_INET6, AF_UNSPEC, IFF } from "../../ffi/linux/rtnetlinkLayout.ts"
 import type { AddressFamily } from "../../ffi/linux/rtnetlinkLayout.ts"
 import type { SyscallError } from "../../ffi/SyscallError.ts"
 import { isOurTable, SOCKET_MARK, TABLES, TUNNEL_MTU } from "../../model/policyRouting.ts"
@@ -19,6 +19,8 @@ import { TunInterface } from "../../services/TunInterface.ts"
 import { keepLinkScopeCopy } from "./linkScopeCopy.ts"
 
 const TX_QUEUE_PACKETS = 10_000
+/** Of a TUN device: somebody has it open. */
+const RUNNING_TUNNEL = IFF.POINTOPOINT | IFF.RUNNING
 const FAMILIES: ReadonlyArray<AddressFamily> = [AF_INET, AF_INET6]
 
 type Step<A = void> = Either.Either<A, SyscallError>
@@ -64,6 +66,23 @@ class Requests {
       else if (!withoutFamily.includes(routes.left.code)) return Either.left(routes.left)
     }
     return Either.right(found)
+  }
+
+  /**
+   * The tunnel interface, not `index`, of a client that is running: that of one which has died is gone with its routes,
+   * or, if it was made to persist, not running.
+   */
+  otherTunnel(index: number): Step<string | undefined> {
+    const routes = this.routes(TABLES.user.table)
+    if (Either.isLeft(routes)) return Either.left(routes.left)
+    for (const other of new Set(routes.right.map(({ outputInterface }) => outputInterface))) {
+      if (other === undefined || other === index) continue
+      const link = this.#netlink.ask(encode.getLinkByIndex(other), "find interface", decodeLink)
+      if (Either.isRight(link) && (link.right.flags & RUNNING_TUNNEL) === RUNNING_TUNNEL) {
+        return Either.right(link.right.name)
+      }
+    }
+    return Either.right(undefined)
   }
 
   deleteRoute(route: RouteMessage): Step {
@@ -202,6 +221,14 @@ const make = Effect.gen(function*() {
     const requests = new Requests(netlink)
     const { index } = yield* orFail("find interface")(requests.link(interfaceName))
 
+    const other = yield* orFail("list routes")(requests.otherTunnel(index))
+    if (other !== undefined) {
+      return yield* new TunFailed({
+        step: "take the routing tables",
+        cause: new Error(`the interface ${other} of another client that is running uses them`),
+        hint: "stop that client first"
+      })
+    }
     yield* orFail("empty our routing tables")(requests.flush())
     yield* orFail("remove old policy rules")(requests.deleteRules())
     yield* Effect.addFinalizer(() =>

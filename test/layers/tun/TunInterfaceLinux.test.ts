@@ -9,6 +9,7 @@ import { isDeepStrictEqual } from "node:util"
 import { afterEach, beforeAll } from "vitest"
 import { SOCKET_MARK, TABLES } from "../../../src/model/policyRouting.ts"
 import { ip as address } from "../../../src/protocol/wire/address.ts"
+import { TunDevice } from "../../../src/services/TunDevice.ts"
 import { TunInterface } from "../../../src/services/TunInterface.ts"
 import { addLink, ipFirst, ipJson, linkExists } from "../../support/links.ts"
 import { enterPrivateNetworkNamespace, ip } from "../../support/netns.ts"
@@ -195,6 +196,25 @@ describeWith({ root: true, programs: ["ip"] }, "TunInterfaceLinux", () => {
       assert.strictEqual(failure, "the session ended")
       assert.isFalse(linkExists(TUN)) // the rest: after each test
     }))
+
+  it.scopedLive("does not take the routes of another client that is running, but those of one that has died", () =>
+    Effect.gen(function*() {
+      const devices = yield* TunDevice
+      const first = yield* devices.open({ name: "other", offloads: false })
+      yield* first.configure(config("10.9.0.0/16"))
+      const before = [rulesOf(4), rulesOf(6), routesOf(4, user.table), routesOf(6, user.table)]
+      const failure = yield* Effect.scoped(Effect.flip(openTun))
+      assert.match(failure.message, /the interface other of another client .* stop that client first/)
+      assert.isFalse(linkExists(TUN))
+      assert.deepStrictEqual([rulesOf(4), rulesOf(6), routesOf(4, user.table), routesOf(6, user.table)], before)
+      // As if its process had been killed: nobody has the persistent device open, and its routes stay.
+      ip("tuntap add mode tun name left")
+      ip("link set left up")
+      ip(`route replace 10.9.0.0/16 dev left table ${user.table}`)
+      yield* openTun
+      assert.deepStrictEqual(routesOf(4, user.table), [])
+      ip("link del left")
+    }).pipe(Effect.provide(deviceLayer)))
 
   it.live("fails where the interface has gone, and still removes its rules", () =>
     Effect.gen(function*() {

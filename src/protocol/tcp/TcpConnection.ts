@@ -137,7 +137,7 @@ export class TcpConnection {
   /** Ends the connection with a reset, if the peer knows of it. */
   abort(): void {
     if (this.#state !== "syn-sent" && this.#state !== "time-wait" && this.#state !== "closed") {
-      this.#reply = this.#packet(TcpFlag.Rst | TcpFlag.Ack, this.#sender.furthest)
+      this.#reply = this.#packet(TcpFlag.Rst | TcpFlag.Ack, this.#sender.edge)
     }
     this.#state = "closed"
   }
@@ -198,7 +198,7 @@ export class TcpConnection {
     // Each of them counts for the peer's fast retransmit, but not if it carries something.
     if (this.#acksDue > 1) {
       this.#acksDue -= 1
-      return this.#packet(TcpFlag.Ack, this.#sender.furthest)
+      return this.#packet(TcpFlag.Ack, this.#sender.edge)
     }
     if (this.#sender.poll(now)) {
       this.#acksDue = 0
@@ -209,7 +209,7 @@ export class TcpConnection {
     }
     if (this.#acksDue === 0) return undefined
     this.#acksDue = 0
-    return this.#packet(TcpFlag.Ack, this.#sender.furthest)
+    return this.#packet(TcpFlag.Ack, this.#sender.edge)
   }
 
   get #patience(): number {

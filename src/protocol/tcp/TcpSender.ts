@@ -68,9 +68,10 @@ export class TcpSender {
     this.#congestion = new CongestionWindow(mss)
   }
 
-  /** Where a segment without anything stands: what was sent last is in front of it. */
-  get furthest(): number {
-    return this.#furthest
+  /** Where a segment without anything stands: behind what was sent, but not beyond the window, or it would be refused. */
+  get edge(): number {
+    const limit = advance(this.#unacknowledged, this.#window)
+    return this.#isSynAcknowledged && distance(this.#furthest, limit) > 0 ? limit : this.#furthest
   }
 
   /** Bytes that the peer has not acknowledged, sent or not. */

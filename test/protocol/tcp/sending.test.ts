@@ -58,6 +58,15 @@ describe("the peer's window", () => {
     ])
   })
 
+  it("is respected by what carries nothing, or the peer would not take it", () => {
+    const peer = filled({ window: 0 }, 3000)
+    peer.drain()
+    peer.pass(300)
+    assert.deepStrictEqual(brief(peer.tell({ window: 0, payload: 10 })), ["ACK 0 10 +0"])
+    peer.connection.abort()
+    assert.deepStrictEqual(brief(peer.drain()), ["RST ACK 0 10 +0"])
+  })
+
   it("may open with the answer to a probe, which took the byte", () => {
     const peer = filled({ window: 0 }, 3000)
     peer.drain()

@@ -136,6 +136,7 @@ export class TcpDnsClient<Asker> implements TunnelDnsClient<Asker> {
   /** Fails all queries, and forgets all connections without a word to the servers (16.1). */
   reset(): void {
     for (const connection of this.#byPort.values()) this.#forget(connection)
+    this.#timeout = Number.POSITIVE_INFINITY
     for (const exchange of this.#exchanges) this.#finish(exchange, undefined)
   }
 
@@ -217,7 +218,7 @@ export class TcpDnsClient<Asker> implements TunnelDnsClient<Asker> {
       const { connection, id, sentAt } = exchange
       this.#finish(exchange, undefined)
       connection?.expire(id)
-      if (connection !== undefined && connection.heardAt < sentAt && now >= sentAt + SILENCE) silent.add(connection)
+      if (connection !== undefined && connection.heardAt <= sentAt && now >= sentAt + SILENCE) silent.add(connection)
     }
     // What else waits there gets another try.
     for (const connection of silent) {

@@ -2,7 +2,7 @@
 //   node scripts/build.mjs [--lib]
 import { build } from "esbuild"
 import { spawnSync } from "node:child_process"
-import { chmodSync, existsSync, readFileSync, rmSync } from "node:fs"
+import { chmodSync, existsSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 
@@ -42,5 +42,7 @@ if (process.argv.includes("--lib")) {
     cwd: root,
     stdio: "inherit"
   })
-  process.exit(result.status ?? 1)
+  if (result.status !== 0) process.exit(result.status ?? 1)
+  // tsc replaces no constants as esbuild does.
+  writeFileSync(join(root, "dist/lib/src/model/version.js"), `export const version = ${JSON.stringify(version)};\n`)
 }

@@ -103,11 +103,13 @@ export class Allocation {
     return this.#server === undefined ? "no-response" : undefined
   }
 
-  /** There is reason to take another one: nothing is allocated or asked for, or a keep-alive waits for its answer. */
+  /** There is reason to take another one: nothing is allocated or asked for, or what is allocated is being verified. */
   get isDoubtful(): boolean {
     const server = this.#server
-    return this.#isSuspended
-      || this.#requests.has(({ destination, kind }) => kind._tag === "Binding" && destination.text === server?.text)
+    return this.#isSuspended ||
+      this.#requests.has(({ destination, kind }) =>
+        kind._tag === "Refresh" || (kind._tag === "Binding" && destination.text === server?.text)
+      )
   }
 
   /** The address of the relay in use; channel data goes there. */
@@ -187,11 +189,10 @@ export class Allocation {
     }
   }
 
-  /** Sends the keep-alive now: something makes the caller wonder whether the relay is still there. */
+  /** Verifies, without haste, that the relay is still there and knows us: something makes the caller wonder. */
   probe(now: number): void {
-    if (this.#server === undefined || this.#lifetime === undefined || this.isDoubtful) return
-    this.#keepAliveAt = now + KEEP_ALIVE
-    this.#requestBinding(this.#server, now)
+    if (this.#lifetime === undefined || this.#requests.has(({ kind }) => kind._tag === "Refresh")) return
+    this.#request({ _tag: "Refresh", remove: false }, now)
   }
 
   /** The network has changed: forgets everything but username and password, announcing nothing, and starts over. */
@@ -417,8 +418,14 @@ export class Allocation {
   }
 
   #handleBinding(local: SocketAddress, from: SocketAddress, message: StunMessage, now: number): void {
+    const slot = `srflx${from.family}`
+    const old = this.#candidates.get(slot)
     this.#gatherReflexive(local, message)
-    if (this.#server !== undefined) return
+    if (this.#server !== undefined) {
+      // To the relay we are now somebody else, who holds nothing.
+      if (from.text === this.#server.text && old !== undefined && old !== this.#candidates.get(slot)) this.probe(now)
+      return
+    }
     this.#server = from
     this.#local = local
     this.#request(this.#lifetime === undefined ? { _tag: "Allocate" } : { _tag: "Refresh", remove: false }, now)

@@ -338,7 +338,7 @@ it("a nonce is kept for the requests to come", () => {
 })
 
 describe("a doubt whether the relay is still there", () => {
-  it("sends the keep-alive early, once, and lasts until it is answered", () => {
+  it("verifies the allocation, once, and lasts until the answer", () => {
     const client = new Client().allocate()
     client.advance(5000)
     assert.isFalse(client.allocation.isDoubtful)
@@ -346,12 +346,23 @@ describe("a doubt whether the relay is still there", () => {
     client.allocation.probe(client.now)
     client.drain()
     assert.isTrue(client.allocation.isDoubtful)
-    client.succeed(client.takeOne(Method.Binding))
+    client.confirm(client.takeOne(Method.Refresh))
     assert.isFalse(client.allocation.isDoubtful)
-    client.advance(24_999)
-    client.assertSilent()
-    client.advance(1)
-    client.takeOne(Method.Binding)
+    assert.deepStrictEqual(client.takeEvents(), [])
+  })
+
+  it("comes with an address that the keep-alive finds changed: to the relay we are somebody else", () => {
+    const client = new Client().allocate()
+    client.advance(25_000)
+    client.bind(at("198.51.100.5:40001"))
+    client.refuse(client.takeOne(Method.Refresh), 437)
+    client.grant(client.takeOne(Method.Allocate))
+    assert.deepStrictEqual(client.takeEvents(), [
+      "NewCandidate srflx 198.51.100.5:40001",
+      `InvalidatedCandidate relay ${relayed4}`,
+      `NewCandidate srflx ${mapped4}`,
+      `NewCandidate relay ${relayed4}`
+    ])
   })
 
   it("is settled after 8.125 s of silence", () => {

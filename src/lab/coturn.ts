@@ -1,27 +1,15 @@
 /** coturn in the place of the relay emulator: code that nobody here wrote, with users as the portal names them. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import * as fs from "node:fs"
 import * as path from "node:path"
 import { LabError } from "./LabError.ts"
-import { environment } from "./processes.ts"
 import { relayCredentials } from "./relay/credentials.ts"
+import { requirePrograms } from "./requirePrograms.ts"
 import { eventually } from "./scenario.ts"
 import { relays } from "./services.ts"
 import type { Topology } from "./topology.ts"
 
 const [RELAY] = relays
-const PROGRAMS = ["turnserver", "turnadmin"]
-
-const requirePrograms: Effect.Effect<void, LabError> = Effect.suspend(() => {
-  const directories = (environment()["PATH"] ?? "").split(":").filter((directory) => directory !== "")
-  return PROGRAMS.every((program) => directories.some((directory) => fs.existsSync(path.join(directory, program))))
-    ? Effect.void
-    : new LabError({
-      what: `the lab needs ${PROGRAMS.join(" and ")}`,
-      why: "on Debian and Ubuntu: apt-get install coturn"
-    })
-})
 
 export interface Coturn {
   /** Lets a device in: with the credentials that the portal will hand it. */
@@ -31,7 +19,7 @@ export interface Coturn {
 /** Listens on the first relay's addresses when it returns; the scope ends it. */
 export const start = (topology: Topology): Effect.Effect<Coturn, LabError, Scope.Scope> =>
   Effect.gen(function*() {
-    yield* requirePrograms
+    yield* requirePrograms(["turnserver", "turnadmin"], "coturn")
     const database = path.join(topology.folder, "turndb")
     const daemon = yield* topology.daemon("inet", "coturn", [
       "turnserver",

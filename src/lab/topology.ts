@@ -37,6 +37,7 @@ export const addresses = {
   secondRelay4: "203.0.113.4",
   secondRelay6: "2001:db8::4",
   dns4: "203.0.113.5",
+  dns6: "2001:db8::5",
   wifiRouter4: "203.0.113.10",
   /** Of the client on its preferred uplink. */
   clientRouter4: "203.0.113.20",
@@ -48,6 +49,8 @@ export const addresses = {
   secondGateway6: "2001:db8::40",
   resource4: "172.20.0.10",
   resource6: "fd20::10",
+  resourceDns4: "172.20.0.53",
+  resourceDns6: "fd20::53",
   resourceNetwork4: "172.20.0.0/24",
   resourceNetwork6: "fd20::/64"
 } as const

@@ -1,5 +1,6 @@
 import type { Scenario } from "../scenario.ts"
 import { direct, directIpv6, relayed } from "./direct.ts"
+import { dns, dnsInTunnel } from "./dns.ts"
 import * as gateways from "./gateways.ts"
 import { loss } from "./loss.ts"
 import * as paths from "./paths.ts"
@@ -25,5 +26,7 @@ export const scenarios: ReadonlyArray<Scenario> = [
   relays.relaySilent,
   gateways.gatewayRestart,
   gateways.gatewayLoss,
-  loss
+  loss,
+  dns,
+  dnsInTunnel
 ]

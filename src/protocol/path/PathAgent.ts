@@ -41,6 +41,8 @@ export interface PathAgentOptions {
 
 /** Handshakes of ours without an answer, or of the peer's without data after, that make the primary path suspicious. */
 const DISTRESS = 2
+/** We search once for a search of the peer's, which is over by then, milliseconds. */
+const SEARCH_PAUSE = 15_000
 const MAX_QUEUED = 200
 
 /**
@@ -69,6 +71,7 @@ export class PathAgent {
   /** Handshakes begun since an answer came, and the peer's since data came. */
   #unanswered = 0
   #peerInitiations = 0
+  #searchedAt = Number.NEGATIVE_INFINITY
 
   constructor({ role, tunnel }: PathAgentOptions) {
     this.controlling = role === "controlling"
@@ -204,7 +207,11 @@ export class PathAgent {
       if (reply !== undefined) this.#sendBack(arrival, reply)
       this.#learnRemote(arrival.from, now)
       const pair = this.#pairAt(arrival)
-      if (pair?.isDormant === true) pair.restart(now)
+      if (pair === undefined) return
+      if (pair.isDormant) pair.restart(now)
+      // It has lost what we may still believe in: its data comes in another way, so that we would never miss an answer.
+      const isSearching = pair.requested(now) && pair !== this.#primary
+      if (isSearching && now >= this.#searchedAt + SEARCH_PAUSE) this.#suspectPrimary(now)
     } else if (this.#pairAt(arrival)?.answered(id, sequence, now) === true) {
       this.#select(now)
     }
@@ -267,11 +274,11 @@ export class PathAgent {
 
   #establish(now: number): void {
     this.#initiation = undefined
-    for (const pair of this.#pairs.values()) {
-      pair.stopCopies()
-      if (!this.#hasSession) pair.restart(now)
-    }
+    for (const pair of this.#pairs.values()) pair.stopCopies()
+    if (this.#hasSession) return
     this.#hasSession = true
+    this.#searchedAt = now
+    for (const pair of this.#pairs.values()) pair.restart(now)
   }
 
   #learnRemote(address: SocketAddress, now: number): void {
@@ -331,6 +338,7 @@ export class PathAgent {
     const former = this.#primary
     this.#primary = undefined
     if (!this.#hasSession) return
+    this.#searchedAt = now
     for (const pair of this.#pairs.values()) if (pair === former || !pair.isDiscovering) pair.restart(now)
   }
 

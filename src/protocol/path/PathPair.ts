@@ -47,6 +47,7 @@ export class PathPair {
   #nextSequence = 0
   /** Sequence to sending time; in order. */
   readonly #inFlight = new Map<number, number>()
+  #requestedAt = Number.NEGATIVE_INFINITY
   #copyAt = NEVER
   #copies = 0
 
@@ -83,6 +84,13 @@ export class PathPair {
   /** Whether the pair waits for nothing and was never answered. */
   get isDormant(): boolean {
     return this.#probeAt === NEVER && this.rtt === undefined
+  }
+
+  /** The peer has probed this pair. Returns whether it searches: on a path in use its probes are much rarer. */
+  requested(now: number): boolean {
+    const gap = now - this.#requestedAt
+    this.#requestedAt = now
+    return gap <= 2 * PROBE_GAP
   }
 
   /** Begins to probe, all that is known forgotten. */

@@ -107,6 +107,56 @@ describe("distress", () => {
   })
 })
 
+describe("a path that breaks in use", () => {
+  /** Packets of the left side's, each with an answer, ten a second; returns when the first answer came. */
+  const talk = (left: Peer, right: Peer, isLost: (sent: Sent) => boolean, millis: number): number => {
+    const began = left.now
+    let answered = Number.POSITIVE_INFINITY
+    for (let i = 0; i < millis / 100; i++) {
+      for (const [from, to] of [[left, right], [right, left]] as const) {
+        const data: Sent = { ...from.data(), at: from.now, relayed: false, type: MessageType.Data }
+        const before = to.received.length
+        if ((from === left || right.received.length > 0) && !isLost(data)) to.receive(data)
+        if (to === left && left.received.length > before) answered = Math.min(answered, left.now - began)
+      }
+      right.received.length = 0
+      run(left, right, 100, isLost)
+    }
+    return answered
+  }
+
+  it("is left by both sides, though the peer's data never ceases", () => {
+    const { left, right } = connected()
+    run(left, right, 10_000)
+    assert.isAtMost(talk(left, right, isDirect, 20_000), 7000 + 2000 + 1000)
+    assert.notStrictEqual(left.path, route(leftHost, rightHost))
+    assert.notStrictEqual(right.path, route(rightHost, leftHost))
+  })
+
+  it("one way only is left by both, too", () => {
+    for (const lost of direct) {
+      const { left, right } = connected()
+      run(left, right, 10_000)
+      assert.isAtMost(talk(left, right, (sent) => routeOf(sent) === lost, 40_000), 20_000, lost)
+    }
+  })
+
+  it("is not left for the other's rare probes of a path of its own", () => {
+    const { left, right } = introduced()
+    settle(left, right, isDirect)
+    run(left, right, 20_000, isDirect)
+    // Each prefers its own relay.
+    assert.deepStrictEqual([left.path, right.path], [route(leftRelay, rightHost), route(rightRelay, leftHost)])
+    let probes = 0
+    run(left, right, 200_000, (sent) => {
+      if (sent.message.length === 80 && sent.source.text === leftHost.address.text) probes += 1
+      return isDirect(sent)
+    })
+    // Replies to the right side's keep-alives.
+    assert.isAtMost(probes, 10)
+  })
+})
+
 describe("what WireGuard sends by itself", () => {
   it("is lost while there is no primary and the session lives", () => {
     const { left } = connected()

@@ -142,6 +142,10 @@ export class Node implements NodeApi {
     return this.#connections.get(peer) !== undefined
   }
 
+  get awaitsRelays(): boolean {
+    return this.#relays.isStarting
+  }
+
   isEstablished(peer: PeerId): boolean {
     return this.#connections.get(peer)?.established === true
   }

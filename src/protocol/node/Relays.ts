@@ -109,6 +109,12 @@ export class Relays {
     return (pickRelay(reliable, this.#crypto) ?? pickRelay(measured, this.#crypto))?.id
   }
 
+  /** There are some, and none is measured. */
+  get isStarting(): boolean {
+    for (const { allocation } of this.#entries.values()) if (allocation.rtt !== undefined) return false
+    return this.#entries.size > 0
+  }
+
   /** What a connection that uses `relay` offers: relayed candidates of that one, the other kinds of all. */
   candidates(relay: RelayId): ReadonlyArray<GatheredCandidate> {
     const candidates: Array<GatheredCandidate> = []

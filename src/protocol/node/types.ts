@@ -122,6 +122,8 @@ export interface NodeApi {
   updateRelays(remove: ReadonlyArray<RelayId>, add: ReadonlyArray<Relay>, now: number): void
   hasConnection(peer: PeerId): boolean
   isEstablished(peer: PeerId): boolean
+  /** Relays were named, and none has answered or been given up yet: soon, but not now, connections can be created. */
+  readonly awaitsRelays: boolean
   /**
    * Seals the IP packet in place (headroom and tailroom of `crypto.ts` are overwritten).
    */

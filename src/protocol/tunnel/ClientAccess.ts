@@ -75,13 +75,14 @@ export class ClientAccess {
     this.request(resource, undefined, now)
   }
 
-  portalConnected(now: number): void {
-    this.#portalIsAway = false
-    this.#pending.askAgain(now)
-  }
-
   portalDisconnected(): void {
     this.#portalIsAway = true
+  }
+
+  /** The portal has said all that it begins with. */
+  initialized(now: number): void {
+    if (this.#portalIsAway) this.#pending.askAgain(now)
+    this.#portalIsAway = false
   }
 
   /**
@@ -95,9 +96,12 @@ export class ClientAccess {
     }
   }
 
-  /** What the portal is to be asked, while it is there to hear. */
+  /**
+   * What the portal is to be asked: not before it is there to hear, and what it grants can be used. A new key comes with
+   * new credentials for the relays, which start over then.
+   */
   pollRequest(): ClientRequest | undefined {
-    if (this.#portalIsAway) return undefined
+    if (this.#portalIsAway || this.#node.awaitsRelays) return undefined
     const resourceId = this.#pending.pollIntent()
     if (resourceId === undefined) return undefined
     const connectedGatewayIds = this.#preferences.order(

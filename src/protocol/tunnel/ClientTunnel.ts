@@ -183,6 +183,7 @@ export class ClientTunnel {
         this.#setInterface(push.init.interface, now)
         this.#access.setResources(push.init.resources, now)
         this.#node.updateRelays([], push.init.relays, now)
+        this.#access.initialized(now)
         // The authorizations of other clients to reach this one.
         this.#extension?.handlePush(push, now)
         break
@@ -222,13 +223,12 @@ export class ClientTunnel {
     this.#drainNode(now)
   }
 
-  /** What was held back goes out (15.3); the portal's `Init` follows. */
-  portalConnected(now: number): void {
+  /** Candidates that were held back go out (15.3); the portal's `Init` follows. */
+  portalConnected(_now: number): void {
     this.#events.candidates.release()
-    this.#access.portalConnected(now)
   }
 
-  /** Connections live on (16.2). Candidates and requests for access are held back. */
+  /** Connections live on (16.2). Candidates are held back, and until the next `Init` requests for access. */
   portalDisconnected(_now: number): void {
     this.#events.candidates.hold()
     this.#access.portalDisconnected()

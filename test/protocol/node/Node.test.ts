@@ -127,12 +127,17 @@ describe("a new connection", () => {
   it("needs a relay that has answered", () => {
     const world = new World(a)
     world.doubles.of("a").rtt = undefined
+    assert.isTrue(world.node.awaitsRelays)
     assert.strictEqual(world.node.upsertConnection(request, 0), "NoRelays")
     assert.isFalse(world.node.hasConnection("gateway"))
     assert.strictEqual(
       world.node.encapsulate("gateway", new Uint8Array(200), 64, 20, 0),
       Encapsulated.UnknownConnection
     )
+    world.doubles.of("a").rtt = 20
+    assert.isFalse(world.node.awaitsRelays)
+    world.node.updateRelays(["a"], [], 0)
+    assert.isFalse(world.node.awaitsRelays) // there is nothing to wait for
   })
 
   it("announces what was found, buffers until it is established, and says when it is", () => {

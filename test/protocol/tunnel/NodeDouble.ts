@@ -42,6 +42,7 @@ export class NodeDouble implements NodeApi {
   readonly events: Array<NodeEvent> = []
   /** Peers to whom a goodbye was sent. */
   readonly goodbyes: Array<PeerId> = []
+  awaitsRelays = false
   readonly updateRelays = vi.fn<NodeApi["updateRelays"]>()
   readonly addRemoteCandidate = vi.fn<NodeApi["addRemoteCandidate"]>()
   readonly removeRemoteCandidate = vi.fn<NodeApi["removeRemoteCandidate"]>()

@@ -122,7 +122,10 @@ export class World {
   roam(address: string): void {
     this.client.socket = new SocketAddress(ip(address), 52_625)
     this.client.core.reset(this.now)
-    this.#later(PORTAL_DELAY, () => this.client.core.portalConnected(this.now))
+    this.#later(PORTAL_DELAY, () => {
+      this.client.core.portalConnected(this.now)
+      this.client.core.handlePush(init(this.#resources, { relays: [this.#describeRelay(this.client.node)] }), this.now)
+    })
   }
 
   /** The portal ends the client's grant. */

@@ -1,7 +1,7 @@
 /** How traffic becomes an authorization and a connection: tunnel spec 8.3, 5.5 and 15. */
 import { describe, expect, it } from "vitest"
 import { clientWith, tags, via } from "./client.ts"
-import { cidr, gateway, grant, internet, site1, site2, tcpPort, uuid } from "./fixtures.ts"
+import { cidr, gateway, grant, init, internet, site1, site2, tcpPort, uuid } from "./fixtures.ts"
 import { ping, summary, tcp, udp } from "./packets.ts"
 
 const lan = cidr(1, "10.0.0.0/8")
@@ -28,13 +28,15 @@ describe("an intent", () => {
     client.fromTun(udp(via("10.0.0.1")))
     client.core.portalDisconnected(client.now)
     client.core.portalConnected(client.now)
+    expect(client.intents()).toEqual([])
+    client.push(init([lan, lab]))
     expect(client.intents()).toEqual([lan.id])
     client.core.portalDisconnected(client.now)
     client.advance(1000)
     client.fromTun(udp(via("10.99.0.1")))
     expect(client.intents()).toEqual([])
     client.advance(59_500)
-    client.core.portalConnected(client.now)
+    client.push(init([lan, lab]))
     expect(client.intents()).toEqual([lab.id])
     // The cool-down has begun anew.
     client.fromTun(udp(via("10.99.0.1"), 7))

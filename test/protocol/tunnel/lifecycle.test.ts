@@ -254,14 +254,14 @@ describe("roaming", () => {
     expect(client.node.goodbyes).toEqual([])
     expect(tags(client.events())).toEqual(["ResourcesUpdated", "PeerLost", "PeerLost"])
     expect(client.status(lan.id)).toBe("Unknown")
-    client.core.portalConnected(client.now)
+    client.push(init([lan, lab]))
     expect(client.events()).toEqual([])
     expect(client.fromTun(udp(via("10.0.0.1")))).toBeUndefined()
     expect(client.requests()).toEqual([
       { _tag: "RequestAuthorization", resourceId: lan.id, connectedGatewayIds: [g2.id, g1.id] }
     ])
   })
-  it("asks anew for what was in use, as soon as the portal is there", () => {
+  it("asks anew for what was in use, as soon as the portal and a relay are there", () => {
     const client = clientWith(lan, lab)
     client.connect(lan.id, "10.0.0.1", g2)
     client.connect(lab.id, "10.99.0.1", g1)
@@ -272,7 +272,12 @@ describe("roaming", () => {
     client.sent()
     client.core.reset(client.now)
     expect(tags(client.events())).toEqual(["ResourcesUpdated", "PeerLost", "PeerLost"])
+    client.node.awaitsRelays = true
     client.core.portalConnected(client.now)
+    client.push(init([lan, lab]))
+    // What the portal granted now would find no relay.
+    expect(client.intents()).toEqual([])
+    client.node.awaitsRelays = false
     expect(client.intents()).toEqual([lan.id])
   })
   it("heeds no grant that was meant for the old key", () => {
@@ -282,7 +287,7 @@ describe("roaming", () => {
     client.core.reset(client.now)
     client.push(grant(lan.id, g1))
     expect(client.node.hasConnection(g1.id)).toBe(false)
-    client.core.portalConnected(client.now)
+    client.push(init([lan]))
     expect(client.intents()).toEqual([lan.id])
     client.push(grant(lan.id, g1))
     expect(client.node.hasConnection(g1.id)).toBe(true)
@@ -294,7 +299,7 @@ describe("roaming", () => {
     client.events()
     client.core.reset(client.now)
     expect(client.events()).toEqual([])
-    client.core.portalConnected(client.now)
+    client.push(init([lan, internet(9)]))
     client.fromTun(udp(via("10.0.0.2")))
     expect(client.intents()).toEqual([lan.id])
     client.push(grant(lan.id, g1))

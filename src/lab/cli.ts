@@ -121,13 +121,15 @@ const runCommand = (args: ReadonlyArray<string>): Effect.Effect<number> =>
     return results.every(({ ok }) => ok) ? 0 : 1
   })
 
+const NAME_WIDTH = Math.max(...scenarios.map(({ name }) => name.length))
+
 const list = (args: ReadonlyArray<string>): number => {
   const { flags, names } = parse(args, ["--json"])
   if (names.length > 0) throw new UsageError("lab list takes no names")
   process.stdout.write(
     flags.includes("--json")
       ? `${JSON.stringify(scenarios.map(({ name, about }) => ({ name, about })))}\n`
-      : scenarios.map(({ name, about }) => `${name.padEnd(16)} ${about}\n`).join("")
+      : scenarios.map(({ name, about }) => `${name.padEnd(NAME_WIDTH)} ${about}\n`).join("")
   )
   return 0
 }

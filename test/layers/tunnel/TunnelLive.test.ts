@@ -11,8 +11,11 @@ import { assert, describe, it } from "vitest"
 import { SyscallError } from "../../../src/ffi/SyscallError.ts"
 import * as ProtocolCryptoLive from "../../../src/layers/crypto/ProtocolCryptoLive.ts"
 import * as TunnelLive from "../../../src/layers/tunnel/TunnelLive.ts"
-import type { ClientPush, Init } from "../../../src/protocol/portal/types.ts"
+import { upstreamKey } from "../../../src/protocol/dns/upstreams.ts"
+import type { ClientPush, Init, Resource } from "../../../src/protocol/portal/types.ts"
 import { formatNetwork, ip, parseNetwork, SocketAddress } from "../../../src/protocol/wire/address.ts"
+import { encodeQuery, RecordType } from "../../../src/protocol/wire/dns.ts"
+import { udpPacket } from "../../../src/protocol/wire/udp.ts"
 import { ClientConfig, type ClientSettings } from "../../../src/services/ClientConfig.ts"
 import { PortalDisconnected, TokenRejected } from "../../../src/services/Portal.ts"
 import { SocketFailed } from "../../../src/services/SocketFactory.ts"
@@ -59,6 +62,25 @@ const packetToResource = (): Uint8Array => {
   packet[11] = ~sum & 0xff
   return packet
 }
+
+const named: Resource = {
+  type: "dns",
+  id: RESOURCE,
+  name: "Names",
+  address: "*.corp.test",
+  sites: [SITE],
+  ipStack: "dual",
+  filters: []
+}
+
+/** An application's query for an A record at the first sentinel. */
+const queryPacket = (name = "example.com"): Uint8Array =>
+  udpPacket({
+    source: ip("100.64.0.1"),
+    sourcePort: 40_053,
+    destination: ip("100.100.111.1"),
+    destinationPort: 53
+  }, encodeQuery(7, name, RecordType.A) ?? new Uint8Array())
 
 const makeParts = Effect.gen(function*() {
   const network: NetworkChangesDouble = yield* makeNetworkChangesDouble
@@ -329,3 +351,68 @@ describe("tunnel session", () => {
       })
     ))
 })
+  it("uses the system's resolvers, follows their changes, and asks outside what it cannot answer", () =>
+    withSession(({ forwarder, hosts, portal, resolvers, seen, session, tun }) =>
+      Effect.gen(function*() {
+        assert.deepStrictEqual(hosts.servers, [])
+        yield* resolvers.set([ip("192.0.2.53"), ip("100.100.111.1")])
+        yield* eventually(() => hosts.servers.length > 0)
+        // Our own are nobody's servers.
+        assert.deepStrictEqual(hosts.servers.map(({ text }) => text), ["192.0.2.53:53"])
+        portal.emit({ _tag: "Connected" })
+        portal.emit({ _tag: "Message", push: init() })
+        yield* eventually(() => seen.some(({ _tag }) => _tag === "InterfaceUp"))
+        assert.deepStrictEqual(forwarder.prepared, [{ _tag: "Do53", address: ip("192.0.2.53") }])
+        tun.deliver(queryPacket())
+        const [query] = forwarder.queries
+        if (query === undefined) throw new Error("nothing was asked")
+        assert.deepInclude(query, { transport: "udp", upstream: { _tag: "Do53", address: ip("192.0.2.53") } })
+        const answer = query.message.slice()
+        answer[2] = 0x81
+        answer[3] = 3
+        forwarder.answer(query.id, answer)
+        assert.lengthOf(tun.written, 1)
+        assert.deepStrictEqual(tun.written[0]?.slice(28), answer)
+        // What was asked in the old network is forgotten.
+        tun.deliver(queryPacket())
+        yield* session.reset("test")
+        assert.strictEqual(forwarder.resets, 1)
+        forwarder.answer(forwarder.queries[1]?.id ?? -1, answer)
+        assert.lengthOf(tun.written, 1)
+        yield* resolvers.set([ip("198.51.100.53")])
+        yield* eventually(() => forwarder.prepared.some((upstream) => upstreamKey(upstream) === "198.51.100.53"))
+        assert.deepStrictEqual(hosts.servers.map(({ text }) => text), ["198.51.100.53:53"])
+      })
+    ))
+
+  it("gives names of resources the addresses that they had in the session before", () =>
+    Effect.gen(function*() {
+      const parts = yield* makeParts
+      yield* parts.resolvers.set([ip("192.0.2.53")])
+      const addressIn = (name: string) =>
+        Effect.gen(function*() {
+          const session = yield* Effect.flatMap(Tunnel, (tunnel) => tunnel.start(options))
+          parts.portal.emit({ _tag: "Connected" })
+          parts.portal.emit({ _tag: "Message", push: init({ resources: [named] }) })
+          yield* session.events.pipe(Stream.takeUntil(({ _tag }) => _tag === "InterfaceUp"), Stream.runDrain)
+          parts.tun.written.length = 0
+          parts.tun.deliver(queryPacket(name))
+          return [...parts.tun.written[0]?.slice(-4) ?? []]
+        }).pipe(Effect.scoped)
+      yield* Effect.gen(function*() {
+        const first = yield* addressIn("a.corp.test")
+        assert.deepStrictEqual(first, [100, 96, 0, 4])
+        assert.deepStrictEqual(yield* addressIn("b.corp.test"), [100, 96, 0, 8])
+        assert.deepStrictEqual(yield* addressIn("a.corp.test"), first)
+      }).pipe(Effect.provide(layerOf(parts)))
+    }).pipe(Effect.runPromise))
+
+  it("asks nobody any more when it has ended", () =>
+    withSession(({ forwarder, stop }) =>
+      Effect.gen(function*() {
+        assert.isTrue(forwarder.isOpen)
+        yield* stop
+        assert.isFalse(forwarder.isOpen)
+      })
+    ))
+

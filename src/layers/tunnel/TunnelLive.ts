@@ -23,7 +23,7 @@ import { Portal, type PortalEvent, type PortalProtocol } from "../../services/Po
 import { ProtocolCrypto } from "../../services/ProtocolCrypto.ts"
 import { RouteCache } from "../../services/RouteCache.ts"
 import { SystemResolvers } from "../../services/SystemResolvers.ts"
-import { TunDevice } from "../../services/TunDevice.ts"
+import { TunDevice, type TunInterfaceConfig } from "../../services/TunDevice.ts"
 import {
   Tunnel,
   TunnelCrashed,
@@ -49,6 +49,11 @@ const resubscribe = Schedule.exponential("500 millis").pipe(Schedule.union(Sched
 /** What the core wants done outside it. Requests to the portal are sent on the spot. */
 type CoreEvent = Exclude<ClientTunnelEvent, { readonly _tag: "Request" }>
 
+/** What moved us may have taken rules, routes and addresses away, such as a network manager that starts again. */
+interface InterfaceDoubtful {
+  readonly _tag: "InterfaceDoubtful"
+}
+
 const make = Effect.gen(function*() {
   const config = yield* ClientConfig
   const crypto = yield* ProtocolCrypto
@@ -69,7 +74,7 @@ const make = Effect.gen(function*() {
     const publish = (event: TunnelEvent): Effect.Effect<void> => Effect.asVoid(PubSub.publish(events, event))
     // Filled by plain calls, emptied by one fiber, so that things happen in the core's order. The core coalesces what
     // repeats, and the rest is bounded by its peers and resources.
-    const coreEvents = yield* Queue.unbounded<CoreEvent>()
+    const coreEvents = yield* Queue.unbounded<CoreEvent | InterfaceDoubtful>()
 
     const tun = yield* devices.open({ name: config.tunName, offloads: config.offloads })
     const began = now()
@@ -153,18 +158,23 @@ const make = Effect.gen(function*() {
     // Runs while sockets and device are still there.
     yield* Effect.addFinalizer(() => Effect.zipRight(tell(() => core.close(now())), flushed(() => sockets)))
 
+    let interfaceConfig: TunInterfaceConfig | undefined
     let interfaceStatus: TunnelStatus["interface"]
-    const handleCoreEvent = (event: CoreEvent) =>
+    const handleCoreEvent = (event: CoreEvent | InterfaceDoubtful) =>
       Effect.gen(function*() {
         switch (event._tag) {
           case "TunConfigUpdated": {
             const { dnsBySentinel, ipv4, ipv6, routes, searchDomain } = event.config
             forwarding.prepare([...dnsBySentinel.values()])
-            const works = yield* tun.configure({ ipv4, ipv6, routes })
+            interfaceConfig = { ipv4, ipv6, routes }
+            const works = yield* tun.configure(interfaceConfig)
             interfaceStatus = { name: tun.name, ipv4, ipv6, works }
             yield* publish({ _tag: "InterfaceUp", ipv4, ipv6, searchDomain })
             return
           }
+          case "InterfaceDoubtful":
+            if (interfaceConfig !== undefined) yield* tun.configure(interfaceConfig)
+            return
           case "PeerConnected": {
             const peer = core.status(now()).peers.find(({ peer }) => peer === event.peer)
             // It may have gone again; then `PeerLost` follows.
@@ -217,6 +227,7 @@ const make = Effect.gen(function*() {
         forwarding.reset()
         yield* Effect.flatMap(resolvers.current, setResolvers)
         yield* portal.reconnect(node.publicKey)
+        yield* Queue.offer(coreEvents, { _tag: "InterfaceDoubtful" })
         yield* publish({ _tag: "Reset", reason })
       }).pipe(lock.withPermits(1), Effect.uninterruptible)
 

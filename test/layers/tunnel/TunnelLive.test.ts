@@ -315,6 +315,21 @@ describe("tunnel session", () => {
       })
     ))
 
+  it("sets the interface up again after a reset, in case somebody took its routes away", () =>
+    withSession(({ portal, seen, session, tun }) =>
+      Effect.gen(function*() {
+        yield* session.reset("before there is an interface")
+        portal.emit({ _tag: "Connected" })
+        portal.emit({ _tag: "Message", push: init() })
+        yield* eventually(() => seen.some(({ _tag }) => _tag === "InterfaceUp"))
+        assert.lengthOf(tun.configured, 1)
+        yield* session.reset("test")
+        yield* eventually(() => tun.configured.length === 2)
+        assert.deepStrictEqual(tun.configured[1], tun.configured[0])
+        assert.lengthOf(seen.filter(({ _tag }) => _tag === "InterfaceUp"), 1)
+      })
+    ))
+
   it("says why when it cannot bind again after a roam", () =>
     withSession(({ session, sockets }) =>
       Effect.gen(function*() {
@@ -340,17 +355,6 @@ describe("tunnel session", () => {
       })
     ))
 
-  it("counts datagrams that mean nothing and goes on", () =>
-    withSession(({ session, sockets }) =>
-      Effect.gen(function*() {
-        const local = new SocketAddress(ip("127.0.0.1"), 52625)
-        const from = new SocketAddress(ip("127.0.0.1"), 4000)
-        sockets.deliver(local, from, [new Uint8Array(0), Uint8Array.of(0xff), new Uint8Array(1300).fill(4)])
-        const status = yield* session.status
-        assert.isAbove(status.dropped["unreadable-datagram"] ?? 0, 0)
-      })
-    ))
-})
   it("uses the system's resolvers, follows their changes, and asks outside what it cannot answer", () =>
     withSession(({ forwarder, hosts, portal, resolvers, seen, session, tun }) =>
       Effect.gen(function*() {
@@ -416,3 +420,14 @@ describe("tunnel session", () => {
       })
     ))
 
+  it("counts datagrams that mean nothing and goes on", () =>
+    withSession(({ session, sockets }) =>
+      Effect.gen(function*() {
+        const local = new SocketAddress(ip("127.0.0.1"), 52625)
+        const from = new SocketAddress(ip("127.0.0.1"), 4000)
+        sockets.deliver(local, from, [new Uint8Array(0), Uint8Array.of(0xff), new Uint8Array(1300).fill(4)])
+        const status = yield* session.status
+        assert.isAbove(status.dropped["unreadable-datagram"] ?? 0, 0)
+      })
+    ))
+})

@@ -90,7 +90,7 @@ export class UdpQueries {
       onExit: (exit) => {
         if (query.isOver) return
         if (Exit.isSuccess(exit)) return this.#sendFrom(query, exit.value.source)
-        if (exit.cause._tag === "Fail") return this.#finish(query, Either.left(exit.cause.error))
+        if (exit.cause._tag === "Fail") return this.#finishLater(query, exit.cause.error)
         throw new Error("the route cache failed", { cause: exit.cause })
       }
     })
@@ -143,7 +143,7 @@ export class UdpQueries {
     this.#start(query)
   }
 
-  /** The caller has not got its way to end the query yet. */
+  /** It may be known before `send` has returned. */
   #finishLater(query: Query, error: DnsSocketError): void {
     this.#close(query)
     queueMicrotask(() => this.#finish(query, Either.left(error)))

@@ -6,7 +6,7 @@ import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
 import { spawn } from "node:child_process"
 import * as net from "node:net"
@@ -16,7 +16,7 @@ import * as DnsSocketLive from "../../../src/layers/socket/DnsSocketLive.ts"
 import * as SocketFactoryLinux from "../../../src/layers/socket/SocketFactoryLinux.ts"
 import { ip, SocketAddress } from "../../../src/protocol/wire/address.ts"
 import { decodeDns, encodeQuery, RecordType } from "../../../src/protocol/wire/dns.ts"
-import { DnsSocket } from "../../../src/services/DnsSocket.ts"
+import { DnsSocket, type DnsSocketError } from "../../../src/services/DnsSocket.ts"
 import { openedSince, openSockets } from "../../support/descriptors.ts"
 import { enterPrivateNetworkNamespace, ip as ipCommand } from "../../support/netns.ts"
 import { describeWith } from "../../support/requires.ts"
@@ -227,6 +227,78 @@ describeWith({ root: true, programs: ["ip"] }, "DNS over UDP", () => {
       routes.source = () => undefined
       assert.strictEqual((yield* Effect.flip(dns.udp(query(3), resolver.local)))._tag, "NoRoute")
       assert.lengthOf(resolver.received, 1)
+    })
+  })
+
+  it.scoped("without a fiber tells the outcome once, after the call, and nothing once it was ended", () => {
+    const routes = makeRouteCacheDouble()
+    return Effect.gen(function*() {
+      const dns = yield* dnsSocket(routes)
+      const resolver = yield* plainSocket("127.0.0.1")
+      const before = openSockets()
+      const outcomes: Array<Either.Either<Uint8Array, DnsSocketError>> = []
+      const send = (to: SocketAddress) => {
+        const { length } = outcomes
+        const end = dns.unsafeUdp(query(5), to, (outcome) => outcomes.push(outcome))
+        assert.lengthOf(outcomes, length)
+        return end
+      }
+      const closed = new SocketAddress(ip("127.0.0.1"), 9)
+      send(resolver.local)
+      send(closed)
+      yield* waitFor("the query", () => resolver.received.length === 1)
+      const { from } = resolver.received[0] as { from: SocketAddress }
+      yield* resolver.send(from, answer(5, 1))
+      yield* resolver.send(from, answer(5, 2))
+      yield* waitFor("both outcomes", () => outcomes.length === 2)
+      assert.deepStrictEqual(outcomes.filter(Either.isRight).map(({ right }) => right.at(-1)), [1])
+      // Known at once, but told later; and not to whoever has left by then.
+      for (const failing of [() => ip("10.82.0.77"), () => undefined]) {
+        routes.source = failing
+        send(resolver.local)()
+        send(resolver.local)
+        const { length } = outcomes
+        yield* waitFor("the failure", () => outcomes.length === length + 1)
+      }
+      assert.deepStrictEqual(outcomes.slice(2).map((outcome) => Either.isLeft(outcome) && outcome.left._tag), [
+        "SocketFailed",
+        "NoRoute"
+      ])
+      routes.source = () => ip("127.0.0.1")
+      const end = send(resolver.local)
+      yield* waitFor("the query", () => resolver.received.length === 2)
+      end()
+      end()
+      yield* allClosed(before)
+      assert.lengthOf(outcomes, 4)
+    })
+  })
+
+  it.scoped("waits for as many answers as there are ports, and its end closes every socket", () => {
+    const routes = makeRouteCacheDouble()
+    return Effect.gen(function*() {
+      const resolver = yield* plainSocket("127.0.0.1")
+      const before = openSockets()
+      const scope = yield* Scope.make()
+      const dns = yield* Scope.extend(dnsSocket(routes), scope)
+      const answered = new Set<number>()
+      for (let id = 0; id < 300; id++) {
+        dns.unsafeUdp(query(id), resolver.local, (outcome) => {
+          if (Either.isRight(outcome)) answered.add((outcome.right[0] as number) << 8 | (outcome.right[1] as number))
+        })
+      }
+      yield* waitFor("the queries", () => resolver.received.length === 300)
+      // More are readable at once than one look shows.
+      for (const { bytes, from } of resolver.received.slice(0, 200)) {
+        const reply = bytes.slice()
+        reply[2] = 0x80
+        yield* resolver.send(from, reply)
+      }
+      yield* waitFor("the answers", () => answered.size === 200)
+      assert.isAtLeast(openedSince(before), 100)
+      yield* Scope.close(scope, Exit.void)
+      yield* allClosed(before)
+      assert.strictEqual(answered.size, 200)
     })
   })
 

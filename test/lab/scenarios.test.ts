@@ -47,3 +47,7 @@ describeWith({ root: true, programs }, "scenarios", () => {
 describeWith({ root: true, programs: [...programs, "ss", "turnserver", "turnadmin"] }, "scenarios with coturn", () => {
   judge(["symmetric-coturn", "relay-only-coturn"])
 })
+
+describeWith({ root: true, programs: [...programs, "dnsmasq", "dig"] }, "scenarios with names", () => {
+  judge(["dns", "dns-in-tunnel"])
+})

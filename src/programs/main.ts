@@ -25,10 +25,19 @@ export const main = (args: ReadonlyArray<string>): void => {
   }
   process.on("SIGINT", stop)
   process.on("SIGTERM", stop)
+  // A bug outside of every fiber, in a callback of Node's: what the program holds of the system must be given back.
+  let crashed = false
+  process.on("uncaughtException", (error) => {
+    process.stderr.write(`${NAME}: internal error: ${error instanceof Error ? error.stack : String(error)}\n`)
+    if (crashed) process.exit(EXIT.failed)
+    crashed = true
+    fiber.unsafeInterruptAsFork(fiber.id())
+  })
   // A reader that goes away (`| head`, EPIPE), a terminal that closes (EIO) or a full disk (ENOSPC) takes our words, not
   // the tunnel.
   for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined)
   fiber.addObserver((exit) => {
+    if (crashed) return process.exit(EXIT.failed)
     if (Exit.isSuccess(exit)) return process.exit(exit.value)
     // To stop is what an interrupted client was asked for; an interrupted lab has not answered its question.
     if (Exit.isInterrupted(exit)) return process.exit(args[0] === "lab" ? EXIT.interrupted : EXIT.done)

@@ -1,0 +1,30 @@
+/** The process around the client, in a network namespace of this file's own. */
+import * as Effect from "effect/Effect"
+import { assert, beforeAll, it } from "vitest"
+import { start } from "../support/executable.ts"
+import { linkExists } from "../support/links.ts"
+import { enterPrivateNetworkNamespace } from "../support/netns.ts"
+import { describeWith } from "../support/requires.ts"
+import { waitFor } from "../support/waitFor.ts"
+
+const TUN = "tun-main"
+const env = { FIREZONE_TOKEN: "x", FIREZONE_ID: "test", FIREZONE_API_URL: "ws://127.0.0.1:9", FIREZONE_TUN_NAME: TUN }
+
+describeWith({ root: true, programs: ["ip"] }, "the client's process", () => {
+  beforeAll(enterPrivateNetworkNamespace)
+
+  it("cleans up after a bug in a callback, says what it was, and ends with 1", async () => {
+    const bug = "process.on('SIGUSR2', () => setImmediate(() => { throw new Error('a bug') }))"
+    const { child, output, result } = start([], {
+      ...env,
+      NODE_OPTIONS: `--import=data:text/javascript,${encodeURI(bug)}`
+    })
+    await Effect.runPromise(waitFor("the device", () => linkExists(TUN) && output().includes("trying again")))
+    child.kill("SIGUSR2")
+    const { code, stderr, stdout } = await result
+    assert.strictEqual(code, 1)
+    assert.match(stderr, /internal error: Error: a bug\n/)
+    assert.include(stdout, "stopping")
+    assert.isFalse(linkExists(TUN))
+  }, 30_000)
+})

@@ -112,7 +112,7 @@ export class PhoenixChannel {
       case "disconnect":
         return this.#handleDisconnect(frame.payload)
       default:
-        if (frame.payload === undefined) return this.#skip(`${frame.event} without a payload`)
+        if (frame.payload === undefined) return this.#skip(`${printable(frame.event)} without a payload`)
         return this.#emit({ _tag: "Push", event: frame.event, payload: frame.payload })
     }
   }
@@ -217,11 +217,13 @@ const frameText = (topic: string, event: string, payload: string, ref: number): 
   `{"topic":${JSON.stringify(topic)},"event":${JSON.stringify(event)},"payload":${payload},"ref":${ref}}`
 
 /** The server's word, made safe for a log. */
+const printable = (word: string): string => word.slice(0, 100).replaceAll(/[\x00-\x1f\x7f-\x9f]/g, " ")
+
 const reasonOf = (container: unknown): string => {
   const reason = typeof container === "object" && container !== null
     ? (container as { readonly reason?: unknown }).reason
     : undefined
   return typeof reason === "string" && reason !== ""
-    ? reason.replaceAll(/[\x00-\x1f\x7f-\x9f]/g, " ").slice(0, 100)
+    ? printable(reason)
     : "no reason given"
 }

@@ -156,6 +156,9 @@ describe("Phoenix channel (portal spec 3)", () => {
       channel.handleText(text, 0)
     }
     expect(events().map(({ _tag }) => _tag)).toEqual(Array(8).fill("Skipped"))
+    // A name goes into the log: neither long nor with control characters.
+    channel.handleText(JSON.stringify({ event: `\u001b[2J${"x".repeat(1_000_000)}` }), 0)
+    expect(events()).toEqual([{ _tag: "Skipped", why: ` [2J${"x".repeat(96)} without a payload` }])
     const whole = "{\"topic\":\"client\",\"event\":\"init\",\"payload\":{\"a\":[1,\"b\",null]},\"ref\":null}"
     const cuts = Array.from({ length: whole.length }, (_, length) => whole.slice(0, length))
     const survived = cuts.filter((text) => {

@@ -30,6 +30,8 @@ interface Attempt {
 
 /** A check from the peer keeps a pair alive for this long though our own are lost. */
 const PEER_CHECK_GRACE = 15_000
+/** Unanswered checks after which a pair has to be believed in by the peer. */
+const MAX_UNANSWERED = 4
 
 /** One local and one remote candidate, and the checks between them (connectivity spec 9.6). */
 export class CandidatePair {
@@ -67,6 +69,11 @@ export class CandidatePair {
 
   peerChecked(now: number): void {
     this.#peerCheckedAt = now
+  }
+
+  /** Whether it seems to work: our latest checks were answered, or the peer has checked it lately. */
+  isAlive(now: number): boolean {
+    return this.#streak < MAX_UNANSWERED || now < this.#peerCheckedAt + PEER_CHECK_GRACE
   }
 
   sentCheck(transaction: string, schedule: CheckSchedule, now: number): void {

@@ -85,6 +85,7 @@ export class IceAgent {
   #nominated: CandidatePair | undefined
   #selected: SelectedPair | undefined
   #queue: Array<CheckTransmit> = []
+  #latestNow = 0
 
   constructor(options: IceAgentOptions) {
     this.#crypto = options.crypto
@@ -202,6 +203,7 @@ export class IceAgent {
 
   /** A Binding request of the peer whose USERNAME is ours. `local` is where it arrived: a socket or a relayed address. */
   handleRequest(local: SocketAddress, from: SocketAddress, request: CheckRequest, now: number): boolean {
+    this.#latestNow = now
     if (request.localUfrag !== this.localUfrag || request.remoteUfrag !== this.remoteUfrag) return false
     if (!hasIntegrity(this.#crypto, request.bytes, this.#localKey)) return false
     const end = this.#locals.find(({ address, kind, withdrawn }) =>
@@ -228,6 +230,7 @@ export class IceAgent {
 
   /** The answer to a check of ours. */
   handleResponse(response: CheckResponse, now: number): boolean {
+    this.#latestNow = now
     if (!hasIntegrity(this.#crypto, response.bytes, this.#remoteKey)) return false
     const pair = this.#pairs.find((candidate) => candidate.answered(response.transaction, now))
     if (pair === undefined) return false
@@ -238,6 +241,7 @@ export class IceAgent {
 
   /** Gives up dead pairs, nominates, and sends every check that is due. */
   handleTimeout(now: number): void {
+    this.#latestNow = now
     this.#removePairs((pair) => now >= (pair.deadAt(this.schedule) ?? Number.POSITIVE_INFINITY))
     this.#choose()
     for (const pair of this.#pairs) if (now >= pair.nextCheckAt(this.schedule)) this.#check(pair, now)
@@ -383,9 +387,15 @@ export class IceAgent {
     if (this.#nominated !== undefined && !this.#pairs.includes(this.#nominated)) this.#nominated = undefined
   }
 
-  /** Spec 9.9: controlling, the best pair that works; controlled, the best of those that the peer told us to use. */
+  /**
+   * Spec 9.9: controlling, the best pair that works; controlled, the best of those that the peer told us to use. Some of
+   * these may be of a connection that the peer has given up, and would live on for ten minutes: others go first.
+   */
   #choose(): void {
-    const best = this.#pairs.find((pair) => this.#controlling ? pair.succeeded : pair.nominated)
+    const best = this.#controlling
+      ? this.#pairs.find((pair) => pair.succeeded)
+      : this.#pairs.find((pair) => pair.nominated && pair.isAlive(this.#latestNow))
+        ?? this.#pairs.find((pair) => pair.nominated)
     if (best === undefined) {
       this.#nominated = undefined
     } else if (!this.#controlling) {

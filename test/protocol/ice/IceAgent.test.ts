@@ -385,6 +385,19 @@ describe("the nomination", () => {
     assert.strictEqual(agent.agent.state, "completed")
   })
 
+  it("of the controlled side leaves a pair that seems dead for one that the peer has marked since", () => {
+    const agent = new Agent({ role: "controlled", schedule: checkSchedules.serverDefault })
+    agent.agent.addLocalCandidate(host)
+    agent.agent.addRemoteCandidate(hostText)
+    agent.receive(socket, peerHost, { useCandidate: true })
+    agent.advance(20_000)
+    assert.strictEqual(agent.agent.selected?.remote.text, peerHost.text, "there is no other one")
+    agent.receive(socket, peerRelay, { useCandidate: true, priority: 1 })
+    assert.strictEqual(agent.agent.selected?.remote.text, peerRelay.text)
+    agent.receive(socket, peerHost, { useCandidate: true })
+    assert.strictEqual(agent.agent.selected?.remote.text, peerHost.text, "it is alive")
+  })
+
   it("of the controlled side is the best of those that the peer marked, whether our checks pass or not", () => {
     const agent = both({ role: "controlled", schedule: checkSchedules.serverDefault })
     for (const check of agent.tick()) agent.answer(check)

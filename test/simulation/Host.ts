@@ -12,7 +12,7 @@ import {
 import { ip, type IpAddress, SocketAddress } from "../../src/protocol/wire/address.ts"
 import { Nat, type NatKind } from "./nat.ts"
 import { cryptoFrom } from "./random.ts"
-import type { Datagram, Station, World } from "./World.ts"
+import type { Datagram, Station, Timed, World } from "./World.ts"
 
 export interface HostOptions {
   readonly name: string
@@ -34,7 +34,7 @@ const packetOf = (text: string): Uint8Array => {
   return packet
 }
 
-export class Host implements Station {
+export class Host implements Station, Timed {
   readonly name: string
   readonly node: Node
   /** What arrived in the tunnel. */

@@ -35,10 +35,14 @@ export interface Datagram {
   readonly bytes: Uint8Array
 }
 
-/** Whoever has addresses on the Internet, or something to do at times. */
+/** Whoever has addresses on the Internet. */
 export interface Station {
   owns(address: IpAddress): boolean
   receive(datagram: Datagram): void
+}
+
+/** Whoever has something to do at times. */
+export interface Timed {
   /** Infinite if there is nothing to do. */
   nextTick(): number
   /** Called often; to do nothing before its time. */
@@ -63,7 +67,10 @@ export class World {
   readonly hosts: Array<Host> = []
   /** Whether nothing gets from one address to the other at present. */
   isCut: (source: IpAddress, destination: IpAddress) => boolean = () => false
+  /** Sees every datagram that anybody sends. */
+  onDatagram: (datagram: Datagram) => void = () => undefined
   readonly #stations: Array<Station> = []
+  readonly #timed: Array<Timed> = []
   readonly #relays: Array<RelaySite> = []
   readonly #tasks = new Schedule()
 
@@ -75,11 +82,16 @@ export class World {
     const host = new Host(this, this.hosts.length + 1, options)
     this.hosts.push(host)
     this.attach(host)
+    this.drive(host)
     return host
   }
 
   attach(station: Station): void {
     this.#stations.push(station)
+  }
+
+  drive(timed: Timed): void {
+    this.#timed.push(timed)
   }
 
   /** Puts up a relay, with an address of each family; returns its id. */
@@ -118,6 +130,10 @@ export class World {
     this.#site(id).isDown = true
   }
 
+  isDown(id: string): boolean {
+    return this.#site(id).isDown
+  }
+
   /** It is there again, and has forgotten everything. */
   revive(id: string): void {
     const site = this.#site(id)
@@ -144,6 +160,7 @@ export class World {
   /** A datagram with addresses as they are on the Internet. */
   send(datagram: Datagram): void {
     this.emitted += 1
+    this.onDatagram(datagram)
     const { duplication, jitter, loss } = this.weather
     if (this.isCut(datagram.source.address, datagram.destination.address)) return
     const copies = this.random() < duplication ? 2 : 1
@@ -194,7 +211,7 @@ export class World {
       if (standstill > MAX_STANDSTILL) throw new Error(`time stands still at ${this.now}`)
       this.now = Math.max(this.now, next)
       for (let run = this.#tasks.take(this.now); run !== undefined; run = this.#tasks.take(this.now)) run()
-      for (const station of this.#stations) station.tick()
+      for (const timed of this.#timed) timed.tick()
       for (const relay of this.#relays) {
         if ((relay.server.pollTimeout() ?? Number.POSITIVE_INFINITY) <= this.now) relay.server.handleTimeout(this.now)
         this.#drain(relay)
@@ -205,7 +222,7 @@ export class World {
 
   #next(): number {
     let next = this.#tasks.next
-    for (const station of this.#stations) next = Math.min(next, station.nextTick())
+    for (const timed of this.#timed) next = Math.min(next, timed.nextTick())
     for (const { server } of this.#relays) next = Math.min(next, server.pollTimeout() ?? Number.POSITIVE_INFINITY)
     return next
   }

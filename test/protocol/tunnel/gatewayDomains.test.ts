@@ -1,4 +1,5 @@
 /** DNS resources at the gateway's core: tunnel spec 14.3 to 14.7. */
+import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import type { Filter, GatewayResource } from "../../../src/protocol/portal/types.ts"
 import { makeControlPacket, readControlEvent } from "../../../src/protocol/tunnel/controlPacket.ts"
@@ -336,4 +337,50 @@ describe("what comes back", () => {
     expect(summary(received)).toBe("100.96.0.1 > 100.64.0.1 protocol 1 type 3 code 0")
     expect(received.slice(40, 52)).toEqual(udp(towards(PROXY), 53).slice(12, 24))
   })
+})
+
+/** Where the names of the last test are; only those of granted resources may be reached. */
+const places: { readonly [domain: string]: ReadonlyArray<string> } = {
+  "wiki.test": ["192.0.2.1", "2001:db8::1"],
+  "a.wild.test": ["192.0.2.2"],
+  "evil.test": ["192.0.2.66", "2001:db8::66"],
+  "a.b.wild.test": ["192.0.2.66"]
+}
+const anywhere = fc.constantFrom(
+  ...[PROXY, "100.96.0.2", PROXY_6, "10.0.0.1", "192.0.2.66", "100.64.0.2", "127.0.0.1", "2001:db8::66"].map(ip)
+)
+const assignment = fc.record({
+  resource: fc.constantFrom(wiki.id, wiki.id, wild.id, lan.id),
+  domain: fc.constantFrom("WIKI.test", ...Object.keys(places)),
+  proxyIps: fc.oneof(fc.constant(proxies()), fc.array(anywhere, { minLength: 4, maxLength: 4 }))
+})
+const sending = fc.record({ to: anywhere, make: fc.constantFrom(udp, tcp, ping) })
+
+it("whatever a client says and sends, it reaches nothing but hosts of names that it was granted", () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.oneof(assignment, sending, fc.uint8Array({ maxLength: 80 })), { maxLength: 30, size: "max" }),
+      (steps) => {
+        const gateway = serving(wiki, wild)
+        const reached = steps.flatMap((each) => {
+          const packet = each instanceof Uint8Array
+            ? other({ from: "::", to: "::" }, 0xff, Uint8Array.from(each))
+            : "make" in each
+            ? each.make(towards(each.to))
+            : makeControlPacket({ _tag: "AssignedIps", ...each })
+          const passed = gateway.fromPeer(alice.id, packet)
+          for (const event of gateway.events()) {
+            if (event._tag === "ResolveDomain") {
+              resolve(gateway, event.domain, ...places[event.domain.toLowerCase()] ?? [])
+            }
+          }
+          gateway.sent()
+          return passed === undefined ? [] : [summary(passed).split(" ")[2] ?? ""]
+        })
+        const allowed = ["192.0.2.1", "2001:db8::1", "192.0.2.2", "100.64.1.1"]
+        expect(reached.filter((host) => !allowed.includes(host))).toEqual([])
+      }
+    ),
+    { numRuns: 500 }
+  )
 })

@@ -42,7 +42,10 @@ describeWith({ root: true, programs }, "topology", () => {
           ["gw", addresses.portal],
           ["gw", addresses.relay6],
           ["gw", addresses.resource4],
-          ["gw", addresses.resource6]
+          ["gw", addresses.resource6],
+          ["gw2", addresses.portal],
+          ["gw2", addresses.resource4],
+          ["gw2", addresses.resource6]
         ] as const
       ) {
         assert.isTrue(yield* pings(host, ...args), `${host} reaches ${args.join(" ")}`)
@@ -145,7 +148,7 @@ describeWith({ root: true, programs }, "topology", () => {
     })))
 
   /** Sends `count` datagrams to a port where nobody listens; the kernel of the other side counts those that arrive. */
-  const arrivals = (address: string, count: number) =>
+  const arrivals = (address: string, count: number, port = 4002) =>
     Effect.gen(function*() {
       const counter = Effect.map(network.must("inet", ["cat", "/proc/net/snmp"]), ({ stdout }) => {
         const [names = [], values = []] = stdout.split("\n").filter((line) => line.startsWith("Udp:"))
@@ -156,7 +159,7 @@ describeWith({ root: true, programs }, "topology", () => {
       yield* node(
         "client",
         `const s = require("node:dgram").createSocket("udp4"); let left = ${count}
-        for (let i = 0; i < ${count}; i++) s.send("x", 4002, "${address}", () => { if (--left === 0) process.exit() })`
+        for (let i = 0; i < ${count}; i++) s.send("x", ${port}, "${address}", () => { if (--left === 0) process.exit() })`
       )
       // Behind them on the same way.
       assert.isTrue(yield* pings("client", address))
@@ -169,6 +172,9 @@ describeWith({ root: true, programs }, "topology", () => {
       yield* network.nat("natl", "udp-relay-only")
       assert.strictEqual(yield* arrivals(addresses.dns4, 1), 0)
       assert.strictEqual(yield* arrivals(addresses.relay4, 1), 1)
+      yield* network.nat("natl", "udp-3478-only")
+      assert.strictEqual(yield* arrivals(addresses.relay4, 1), 0)
+      assert.strictEqual(yield* arrivals(addresses.dns4, 1, 3478), 1)
       yield* network.nat("natl", "udp-blocked")
       assert.strictEqual(yield* arrivals(addresses.relay4, 1), 0)
       yield* network.nat("natl", "home")

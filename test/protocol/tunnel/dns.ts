@@ -4,7 +4,7 @@ import type { DnsResource } from "../../../src/protocol/portal/types.ts"
 import type { OutsideQuery } from "../../../src/protocol/tunnel/ClientDns.ts"
 import { ip } from "../../../src/protocol/wire/address.ts"
 import { udpPacket } from "../../../src/protocol/wire/udp.ts"
-import { type ClientHarness } from "./client.ts"
+import type { ClientHarness } from "./client.ts"
 import { CLIENT_4, CLIENT_6, site1, uuid } from "./fixtures.ts"
 import { isIntact, parsed } from "./packets.ts"
 

@@ -257,6 +257,7 @@ export class TcpSender {
     if (distance(this.#next, acknowledgment) < 0) this.#next = acknowledgment
     this.#progressAt = now
     this.#duplicates = 0
+    this.#isRetransmitDue = false
     this.#recover(acknowledgment, count)
     this.#isIdle = acknowledgment === this.#furthest
     this.#deadline = this.#isIdle ? undefined : now + this.#timeout.current

@@ -188,6 +188,16 @@ describe("a loss", () => {
     assert.isUndefined(peer.connection.pollTimeout())
   })
 
+  it("that turns out to be none, before anything was sent again, is forgotten", () => {
+    const peer = filled({ mss: 1000 }, 6000)
+    peer.drain()
+    const drain = peer.drain.bind(peer)
+    peer.drain = () => []
+    for (let i = 0; i < 3; i++) peer.tell({})
+    peer.tell({ acknowledgment: 6000 })
+    assert.deepStrictEqual([drain(), peer.connection.pollTimeout()], [[], undefined])
+  })
+
   it("of several segments is repaired one by one (RFC 6582)", () => {
     const peer = filled({ mss: 1000 }, 8000)
     peer.drain()

@@ -41,8 +41,8 @@ export interface PathAgentOptions {
 
 /** Handshakes of ours without an answer, or of the peer's without data after, that make the primary path suspicious. */
 const DISTRESS = 2
-/** We search once for a search of the peer's, which is over by then, milliseconds. */
-const SEARCH_PAUSE = 15_000
+/** We search once for a search of the peer's: the twelve probes of a pair take 9 s. Milliseconds. */
+const SEARCH_PAUSE = 11_000
 const MAX_QUEUED = 200
 
 /**
@@ -152,6 +152,7 @@ export class PathAgent {
 
   /** A type 1 message for this peer whose MAC1 is right. Returns whether it was the peer's and is dealt with. */
   handleInitiation(arrival: Arrival, message: Uint8Array, now: number): boolean {
+    if (!this.#isOurs(arrival)) return false
     if (this.#cache.isKnown(message)) {
       const response = this.#cache.response(now)
       if (response !== undefined) this.#sendBack(arrival, response)
@@ -201,6 +202,7 @@ export class PathAgent {
 
   /** A packet out of the tunnel that `probeType` found to be a `type`. */
   handleProbe(arrival: Arrival, type: ProbeType, packet: Uint8Array, offset: number, now: number): void {
+    if (!this.#isOurs(arrival)) return
     const [id, sequence] = [probeId(packet, offset), probeSequence(packet, offset)]
     if (type === ProbeType.Request) {
       const reply = this.#sealProbe(ProbeType.Reply, id, sequence, now)
@@ -219,6 +221,7 @@ export class PathAgent {
 
   handleTimeout(now: number): void {
     this.#drainTunnel(now)
+    if (this.#primary?.isDoubtful === true && now >= this.#primary.probeAt) this.#suspectPrimary(now)
     for (const pair of this.#pairs.values()) {
       if (this.#initiation !== undefined && now >= pair.copyAt) {
         this.#send(pair, this.#initiation)
@@ -316,6 +319,11 @@ export class PathAgent {
     if (this.#isBootstrapping) this.#sendInitiation(pair, now)
   }
 
+  /** Nothing is answered from an address that is ours no more, even if it still receives. */
+  #isOurs({ local }: Arrival): boolean {
+    return this.#candidates.locals.some(({ sendFrom }) => sendFrom.text === local.text)
+  }
+
   #pairAt({ from, local }: Arrival): PathPair | undefined {
     return this.#pairs.get(keyOf(local, from))
   }
@@ -333,13 +341,18 @@ export class PathAgent {
     if (this.#primary !== undefined && isGone(this.#primary)) this.#suspectPrimary(now)
   }
 
-  /** "Clear and re-probe" (spec 10.7): the former primary may come back, if it still is the best that answers. */
+  /**
+   * "Clear and re-probe" (spec 10.7): the former primary may come back, if it still is the best that answers. What was
+   * measured before does not count.
+   */
   #suspectPrimary(now: number): void {
     const former = this.#primary
     this.#primary = undefined
     if (!this.#hasSession) return
     this.#searchedAt = now
-    for (const pair of this.#pairs.values()) if (pair === former || !pair.isDiscovering) pair.restart(now)
+    for (const pair of this.#pairs.values()) {
+      if (pair === former || !pair.isDiscovering || pair.rtt !== undefined) pair.restart(now)
+    }
   }
 
   #setPrimary(pair: PathPair, now: number): void {

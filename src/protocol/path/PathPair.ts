@@ -24,6 +24,8 @@ const FIRST_GAPS = [200, 300, 500]
 const PROBE_GAP = 1000
 /** The pair in use is probed this often, milliseconds. */
 const KEEPALIVE_GAP = 25_000
+/** So many keep-alives in a row without a reply, and a path that did answer is in doubt. */
+const DOUBTFUL = 2
 /** Between the copies of a handshake initiation, milliseconds: the peer's channel may not be bound yet. */
 const LADDER = [50, 50, 50, 100, 200, 400, 800, 1600]
 /** By how much another path of the same rank must be faster, milliseconds and part of the round trip. */
@@ -44,6 +46,7 @@ export class PathPair {
   #rank: number
   #probeAt = NEVER
   #probesSent = 0
+  #unansweredKeepalives = 0
   #nextSequence = 0
   /** Sequence to sending time; in order. */
   readonly #inFlight = new Map<number, number>()
@@ -98,7 +101,13 @@ export class PathPair {
     this.rtt = undefined
     this.#probeAt = now
     this.#probesSent = 0
+    this.#unansweredKeepalives = 0
     this.#inFlight.clear()
+  }
+
+  /** Whether the pair worked, and has ceased to. */
+  get isDoubtful(): boolean {
+    return this.rtt !== undefined && this.#unansweredKeepalives >= DOUBTFUL
   }
 
   /** The pair is in use from now on, and is kept alive. */
@@ -117,6 +126,7 @@ export class PathPair {
   probed(isPrimary: boolean, now: number): number {
     const sequence = this.#nextSequence
     this.#nextSequence = sequence + 1 & 0xffff
+    if (this.#probesSent === PROBE_BUDGET) this.#unansweredKeepalives += 1
     this.#inFlight.set(sequence, now)
     if (this.#inFlight.size > MAX_IN_FLIGHT) {
       for (const oldest of this.#inFlight.keys()) {
@@ -139,6 +149,7 @@ export class PathPair {
     const sentAt = this.#inFlight.get(sequence)
     if (id !== this.id || sentAt === undefined) return false
     this.#inFlight.delete(sequence)
+    this.#unansweredKeepalives = 0
     const sample = now - sentAt
     this.rtt = this.rtt === undefined ? sample : (this.rtt + sample) / 2
     return true

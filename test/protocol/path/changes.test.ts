@@ -137,8 +137,32 @@ describe("a path that breaks in use", () => {
     for (const lost of direct) {
       const { left, right } = connected()
       run(left, right, 10_000)
-      assert.isAtMost(talk(left, right, (sent) => routeOf(sent) === lost, 40_000), 20_000, lost)
+      assert.isAtMost(talk(left, right, (sent) => routeOf(sent) === lost, 20_000), 10_000, lost)
     }
+  })
+
+  it("is left when two keep-alives are not answered, whatever else comes in", () => {
+    const { left, right } = connected()
+    run(left, right, 10_000)
+    const began = left.now
+    while (left.path === route(leftHost, rightHost) && left.now < began + 200_000) {
+      right.now = left.now
+      // The right side's data takes another way.
+      const { message } = right.data()
+      left.receive({ source: rightRelay.address, destination: leftRelay.address, message })
+      run(left, right, 1000, isDirect)
+    }
+    assert.isAtMost(left.now - began, 3 * 25_000 + 1000)
+  })
+
+  it("while others are searched is not chosen again for what was measured before", () => {
+    const { left, right } = introduced()
+    settle(left, right)
+    run(left, right, 2000)
+    assert.strictEqual(left.path, route(leftHost, rightHost))
+    left.addRemote(gathered("host", "198.51.100.9:52625"))
+    run(left, right, 500, (sent) => isDirect(sent) || involves("198.51.100.9:52625")(sent))
+    assert.strictEqual(left.path, route(leftRelay, rightHost))
   })
 
   it("is not left for the other's rare probes of a path of its own", () => {
@@ -345,6 +369,20 @@ describe("a roam", () => {
     run(left, right, 2000, (sent) => old.some((isOld) => isOld(sent)))
     assert.strictEqual(left.path, route(moved, rightHost))
     assert.strictEqual(right.path, route(rightHost, moved))
+  })
+})
+
+describe("an address that was left", () => {
+  it("still hears the peer, but answers nothing", () => {
+    const { left, right } = connected()
+    left.agent.roam()
+    left.addLocal(gathered("host", "198.51.100.9:52625"))
+    left.drain()
+    const before = left.received.length
+    left.receive(right.data())
+    left.receive({ ...right.data(), message: sealedProbe(right, ProbeType.Request, 1, 1) })
+    assert.strictEqual(left.received.length, before + 1)
+    assert.deepStrictEqual(left.drain(), [])
   })
 })
 

@@ -48,6 +48,10 @@ describeWith({ root: true, programs: [...programs, "ss", "turnserver", "turnadmi
   judge(["symmetric-coturn", "relay-only-coturn"])
 })
 
+describeWith({ root: true, programs: [...programs, "tcpdump"] }, "scenarios on the move", () => {
+  judge(["roam", "portal-restart", "roam-sighup"])
+})
+
 describeWith({ root: true, programs: [...programs, "dnsmasq", "dig"] }, "scenarios with names", () => {
   judge(["dns", "dns-in-tunnel"])
 })

@@ -133,8 +133,10 @@ export interface Heartbeat {
   readonly longestSilence: (since: number) => number
 }
 
+const pingForever = (address: string): ReadonlyArray<string> => ["ping", "-n", "-D", "-i", "0.1", address]
+
 export const startHeartbeat = (lab: Lab, address: string): Effect.Effect<Heartbeat, LabError, Scope.Scope> =>
-  Effect.map(lab.topology.daemon("client", "ping", ["ping", "-n", "-D", "-i", "0.1", address]), ({ log }) => {
+  Effect.map(lab.topology.daemon("client", `ping-${address}`, pingForever(address)), ({ log }) => {
     const answers = () =>
       [...log().matchAll(/^\[([0-9.]+)\] .* time=([0-9.]+) ms/gm)].map(([, at, time]) => ({
         at: Number(at) * 1000,

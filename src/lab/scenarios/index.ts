@@ -5,6 +5,8 @@ import * as gateways from "./gateways.ts"
 import { loss } from "./loss.ts"
 import * as paths from "./paths.ts"
 import * as relays from "./relayLoss.ts"
+import * as portal from "./portalOutages.ts"
+import * as roaming from "./roaming.ts"
 import { fallback, upgrade } from "./upgrade.ts"
 
 export const scenarios: ReadonlyArray<Scenario> = [
@@ -27,6 +29,11 @@ export const scenarios: ReadonlyArray<Scenario> = [
   gateways.gatewayRestart,
   gateways.gatewayLoss,
   loss,
+  roaming.roam,
+  roaming.roamSighup,
+  roaming.sleep,
+  portal.portalRestart,
+  portal.portalDown,
   dns,
   dnsInTunnel
 ]

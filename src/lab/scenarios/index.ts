@@ -7,7 +7,7 @@ import * as paths from "./paths.ts"
 import * as relays from "./relayLoss.ts"
 import * as portal from "./portalOutages.ts"
 import * as roaming from "./roaming.ts"
-import { fallback, upgrade } from "./upgrade.ts"
+import { fallback, upgrade, upgradeLate } from "./upgrade.ts"
 
 export const scenarios: ReadonlyArray<Scenario> = [
   direct,
@@ -23,6 +23,7 @@ export const scenarios: ReadonlyArray<Scenario> = [
   paths.mixed,
   paths.mixedReverse,
   upgrade,
+  upgradeLate,
   fallback,
   relays.relayLoss,
   relays.relaySilent,

@@ -25,6 +25,9 @@ export const main = (args: ReadonlyArray<string>): void => {
   }
   process.on("SIGINT", stop)
   process.on("SIGTERM", stop)
+  // To a client that runs it means a reset (connect.ts). While one starts or stops it must not end it with everything left
+  // behind, as by default; on Windows the console closes.
+  if (args[0] !== "lab") process.on("SIGHUP", process.platform === "win32" ? stop : () => undefined)
   // A bug outside of every fiber, in a callback of Node's: what the program holds of the system must be given back.
   let crashed = false
   process.on("uncaughtException", (error) => {

@@ -13,6 +13,26 @@ const env = { FIREZONE_TOKEN: "x", FIREZONE_ID: "test", FIREZONE_API_URL: "ws://
 describeWith({ root: true, programs: ["ip"] }, "the client's process", () => {
   beforeAll(enterPrivateNetworkNamespace)
 
+  it("is not ended by SIGHUP while it starts or stops", async () => {
+    const { child, output, result } = start([], env)
+    // From the first line on. A client that runs starts over each time, so there is a pause in between.
+    let quiet = false
+    const hangup = setInterval(() => !quiet && output() !== "" && child.kill("SIGHUP"), 1)
+    try {
+      await Effect.runPromise(waitFor("the device", () => linkExists(TUN)))
+      quiet = true
+      await Effect.runPromise(waitFor("an attempt", () => output().includes("trying again")))
+      child.kill("SIGTERM")
+      quiet = false
+      const { code, signal } = await result
+      assert.deepStrictEqual({ code, signal }, { code: 0, signal: null })
+      assert.isFalse(linkExists(TUN))
+    } finally {
+      clearInterval(hangup)
+      child.kill("SIGKILL")
+    }
+  }, 30_000)
+
   it("cleans up after a bug in a callback, says what it was, and ends with 1", async () => {
     const bug = "process.on('SIGUSR2', () => setImmediate(() => { throw new Error('a bug') }))"
     const { child, output, result } = start([], {

@@ -92,6 +92,7 @@ export class ClientDns {
   #systemResolvers: ReadonlyArray<IpAddress> = []
   #interface: InterfaceConfig | undefined
   #isCustom = false
+  #isDraining = false
 
   constructor(host: ClientDnsHost, saved: ReadonlyArray<SavedName>) {
     this.#host = host
@@ -209,8 +210,10 @@ export class ClientDns {
   }
 
   /** Whether a packet that policy refused on its way out was a query of ours. */
-  refused(packet: IpPacket): boolean {
-    return this.#udp.refused(packet) || this.#tcp.refused(packet)
+  refused(packet: IpPacket, now: number): boolean {
+    if (!this.#udp.refused(packet) && !this.#tcp.refused(packet)) return false
+    this.#drain(now)
+    return true
   }
 
   /** What became of a query outside the tunnel. Unknown ids are of queries that a reset abandoned. */
@@ -345,11 +348,15 @@ export class ClientDns {
 
   /** Lets everything that one event has begun run until nothing moves any more (12.12). */
   #drain(now: number): void {
+    // A packet of ours may be refused while it is sent: the loop that sent it goes on with that.
+    if (this.#isDraining) return
+    this.#isDraining = true
     do {
       this.#drainClient(this.#udp, now)
       this.#drainClient(this.#tcp, now)
       this.#drainDevices()
     } while (this.#drainServer(now))
+    this.#isDraining = false
   }
 
   #drainClient(client: TunnelDnsClient<Waiting>, now: number): void {

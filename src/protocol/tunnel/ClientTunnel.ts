@@ -314,7 +314,7 @@ export class ClientTunnel {
     const named = name === undefined ? undefined : resourceOf(name, version, packet.kind, packet.destinationPort)
     const resource = named ?? this.#access.resources.route(packet)
     if (resource === undefined) return this.#drop("unknown-resource")
-    if (!resource.filter.permits(packet.kind, packet.destinationPort)) return this.#refuse(packet)
+    if (!resource.filter.permits(packet.kind, packet.destinationPort)) return this.#refuse(packet, now)
     const { gateway } = resource
     if (gateway === undefined) {
       this.#access.request(resource, packet, now)
@@ -328,8 +328,8 @@ export class ClientTunnel {
   }
 
   /** Tells the application that policy does not let its packet through. */
-  #refuse(packet: IpPacket): boolean {
-    if (!this.#dns.refused(packet)) {
+  #refuse(packet: IpPacket, now: number): boolean {
+    if (!this.#dns.refused(packet, now)) {
       const length = writeIcmpError(packet, "prohibited", this.#scratch, 0)
       this.#toTun(this.#scratch.slice(0, length))
     }

@@ -140,7 +140,8 @@ describeWith({ root: true, programs: ["ip", "dnsmasq"] }, "forwarding to resolve
 /** A DoH server that does what the test says; `respond` gets the path of each request. */
 const dohServer = (
   { certificate, key }: { readonly certificate: string; readonly key: string },
-  respond: (stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHeaders) => void
+  respond: (stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHeaders) => void,
+  port = 443
 ) =>
   Effect.acquireRelease(
     Effect.promise(async () => {
@@ -156,13 +157,43 @@ const dohServer = (
         stream.on("error", () => undefined)
         respond(stream, headers)
       })
-      await new Promise<void>((resolve) => void server.listen(443, "10.84.0.1", resolve))
+      await new Promise<void>((resolve) => void server.listen(port, "10.84.0.1", resolve))
       return { server, sessions, count: () => count }
     }),
     ({ server, sessions }) =>
       Effect.promise(() => {
         for (const session of sessions) session.destroy()
         return new Promise<void>((resolve) => void server.close(() => resolve()))
+      })
+  )
+
+/** A path to the server at `port` that can be made to lose everything. */
+const interruptible = (port: number) =>
+  Effect.acquireRelease(
+    Effect.promise(async () => {
+      const sockets: Array<net.Socket> = []
+      const server = net.createServer((near) => {
+        const far = net.connect(port, "10.84.0.1")
+        sockets.push(near, far)
+        for (const [from, to] of [[near, far], [far, near]] as const) {
+          from.on("data", (bytes: Buffer) => void to.write(bytes))
+          from.on("error", () => undefined)
+          from.on("close", () => to.destroy())
+        }
+      })
+      await new Promise<void>((resolve) => void server.listen(443, "10.84.0.1", resolve))
+      return {
+        interrupt: () => {
+          for (const socket of sockets) socket.removeAllListeners("data").pause()
+        },
+        server,
+        sockets
+      }
+    }),
+    ({ server, sockets }) =>
+      Effect.sync(() => {
+        server.close()
+        for (const socket of sockets) socket.destroy()
       })
   )
 
@@ -333,6 +364,33 @@ describeWith({ root: true, programs: ["ip", "openssl", "unbound"] }, "forwarding
         assert.strictEqual(yield* forwarder.outcome(forwarder.send(doh, encode("a.test"))), "failed")
       }
       assert.strictEqual(server.count(), 0)
+    }))
+
+  it.scopedLive("gives up a connection that does not answer a ping within a second, and pings every 5 s", () =>
+    Effect.gen(function*() {
+      const folder = yield* temporaryFolder
+      const authority = makeAuthority(folder, HOST)
+      const server = yield* dohServer(authority, (stream) => {
+        stream.respond({ ":status": 200, "content-type": "application/dns-message" })
+        stream.end(Buffer.from(encode("a.test")))
+      }, 8443)
+      const path = yield* interruptible(8443)
+      const forwarder = yield* make(resolvable(), authority.root)
+      vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] })
+      yield* Effect.addFinalizer(() => Effect.sync(() => vi.useRealTimers()))
+      yield* connected(forwarder)
+      let pings = 0
+      for (const session of server.sessions) session.on("ping", () => pings++)
+      for (let i = 1; i <= 3; i++) {
+        vi.advanceTimersByTime(5000)
+        yield* waitFor("the ping", () => pings === i)
+      }
+      yield* connected(forwarder)
+      assert.strictEqual(server.count(), 1)
+      path.interrupt()
+      vi.advanceTimersByTime(5000)
+      const pending = forwarder.send(doh, encode("a.test"))
+      assert.strictEqual(yield* forwarder.outcome(pending), "failed")
     }))
 
   it.scopedLive("leaves nothing open of a server that cannot be resolved, is silent, or speaks no HTTP/2", () =>

@@ -109,7 +109,7 @@ describe("a request", () => {
     const message = sealedProbe(left, ProbeType.Request, 1, 1)
     right.receive({ source: leftHost.address, destination: rightHost.address, message })
     right.drain()
-    const sent = right.advance(60_000)
+    const sent = right.advance(20_000)
     assert.strictEqual(sent.filter((one) => routeOf(one) === route(rightHost, leftHost)).length, 12)
   })
 

@@ -34,10 +34,9 @@ export class TcpSender {
   #unacknowledged: number
   #next: number
   #furthest: number
-  /** SND.WND, SND.WL1 and SND.WL2, and the largest window that there was. */
+  /** SND.WND and SND.WL1, and the largest window that there was. SND.WL2 would always be behind SND.UNA. */
   #window = 0
   #windowSequence = 0
-  #windowAcknowledgment = 0
   #maxWindow = 0
   #isSynAcknowledged = false
   #isSynRepeated = false
@@ -115,7 +114,6 @@ export class TcpSender {
   /** The window of the peer's SYN. */
   start(sequence: number, window: number): void {
     this.#windowSequence = sequence
-    this.#windowAcknowledgment = this.#unacknowledged
     this.#window = window
     this.#maxWindow = window
   }
@@ -139,13 +137,10 @@ export class TcpSender {
     } else if (count === 0 && isBare && window === this.#window && window > 0 && this.#furthest !== acknowledgment) {
       this.#duplicate()
     }
-    const isNewer = distance(this.#windowSequence, sequence) < 0 ||
-      this.#windowSequence === sequence && distance(this.#windowAcknowledgment, acknowledgment) <= 0
-    if (count < 0 || !isNewer) return
+    if (count < 0 || distance(sequence, this.#windowSequence) < 0) return
     this.#window = window
     this.#maxWindow = Math.max(this.#maxWindow, window)
     this.#windowSequence = sequence
-    this.#windowAcknowledgment = acknowledgment
   }
 
   /** Whether there is something to send now, described by `outgoing`; it counts as sent. */

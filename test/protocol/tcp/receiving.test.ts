@@ -111,6 +111,7 @@ describe("the window", () => {
     const { peer, sequence } = fill()
     peer.connection.read(0, 1200)
     assert.deepStrictEqual(peer.drain(), [])
+    assert.strictEqual(peer.tell({ sequence, payload: 1 })[0]?.window, 0)
     peer.connection.read(0, 40)
     const [update] = peer.drain()
     assert.strictEqual(update?.flags, "ACK")
@@ -125,8 +126,9 @@ describe("the window", () => {
     peer.connection.read(0, 1240)
     const window = peer.drain()[0]?.window ?? 0
     peer.tell({ sequence, payload: 1000 })
-    peer.tell({ sequence: sequence + 1000, payload: 1000 })
+    peer.tell({ sequence: sequence + 1000, payload: 1000, flags: Fin })
     assert.strictEqual(peer.connection.readable, sequence - 1240 + window)
+    assert.isFalse(peer.connection.isPeerFinished, "the FIN was beyond it")
   })
 })
 

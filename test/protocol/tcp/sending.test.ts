@@ -58,6 +58,13 @@ describe("the peer's window", () => {
     ])
   })
 
+  it("makes no losses of the answers to probes", () => {
+    const peer = filled({ window: 0 }, 3000)
+    peer.drain()
+    peer.pass(300)
+    for (let i = 0; i < 5; i++) assert.deepStrictEqual(peer.tell({ window: 0 }), [])
+  })
+
   it("is respected by what carries nothing, or the peer would not take it", () => {
     const peer = filled({ window: 0 }, 3000)
     peer.drain()
@@ -160,6 +167,13 @@ describe("the retransmission timeout", () => {
     assert.isUndefined(peer.connection.pollTimeout())
   })
 
+  it("takes duplicates that what it sends again causes for no loss (RFC 6582 section 4)", () => {
+    const peer = filled({ mss: 1000 }, 6000)
+    peer.drain()
+    assert.strictEqual(peer.pass(300).length, 1)
+    for (let i = 0; i < 5; i++) assert.deepStrictEqual(peer.tell({}), [])
+  })
+
   it("measures nothing that was sent twice (Karn's algorithm)", () => {
     const peer = filled({}, 10)
     peer.drain()
@@ -206,6 +220,25 @@ describe("a loss", () => {
     assert.deepStrictEqual(brief(peer.tell({ acknowledgment: 7000 })), ["PSH ACK 7000 0 +1000"])
     peer.tell({ acknowledgment: 8000 })
     assert.strictEqual(peer.connection.unacknowledged, 0)
+  })
+
+  it("of the last segment is repaired with the FIN that it carried", () => {
+    const peer = filled({ mss: 1000 }, 6000)
+    peer.connection.close()
+    peer.drain()
+    for (let i = 0; i < 3; i++) peer.tell({})
+    assert.deepStrictEqual(brief(peer.tell({ acknowledgment: 5000 })), ["FIN PSH ACK 5000 0 +1000"])
+  })
+
+  it("is repaired with what was sent before, not with more than the window had room for", () => {
+    const peer = established({ window: 40, mss: 1000 })
+    for (let i = 0; i < 4; i++) {
+      peer.connection.write(bytes(10))
+      peer.drain()
+    }
+    peer.connection.write(bytes(1000))
+    for (let i = 0; i < 2; i++) assert.deepStrictEqual(peer.tell({ window: 40 }), [])
+    assert.deepStrictEqual(brief(peer.tell({ window: 40 })), ["ACK 0 0 +40"])
   })
 
   it("is not seen in segments that carry something or change the window", () => {

@@ -3,9 +3,10 @@ import { direct, directIpv6, relayed } from "./direct.ts"
 import { dns, dnsInTunnel } from "./dns.ts"
 import * as gateways from "./gateways.ts"
 import { loss } from "./loss.ts"
+import { pathMode, pathModeRoam } from "./pathMode.ts"
 import * as paths from "./paths.ts"
-import * as relays from "./relayLoss.ts"
 import * as portal from "./portalOutages.ts"
+import * as relays from "./relayLoss.ts"
 import * as roaming from "./roaming.ts"
 import { fallback, upgrade, upgradeLate } from "./upgrade.ts"
 
@@ -35,6 +36,8 @@ export const scenarios: ReadonlyArray<Scenario> = [
   roaming.sleep,
   portal.portalRestart,
   portal.portalDown,
+  pathMode,
+  pathModeRoam,
   dns,
   dnsInTunnel
 ]

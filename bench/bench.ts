@@ -18,6 +18,10 @@ interface Bench {
 const benches: { readonly [name: string]: Bench } = {
   "route-cache": { about: "hits, misses and shared lookups of the route cache", load: () => import("./routeCache.ts") },
   crypto: { about: "sealing and opening one packet, by implementation; handshakes", load: () => import("./crypto.ts") },
+  hostile: {
+    about: "datagrams of an attacker: time of each, memory after a million",
+    load: () => import("./hostile.ts")
+  },
   throughput: {
     about: "iperf3 through the lab's direct path, beside wireguard-go in the same topology (root)",
     load: () => import("./throughput.ts")

@@ -69,8 +69,8 @@ describe("a gateway whose clients have left", () => {
       for (let i = 0; i < visits; i++) visit()
       return heapUsed()
     }
-    after(20)
-    const [before, later] = [after(20), after(20)]
-    assert.isBelow(later - before, 20 * LEFT_PER_VISIT)
+    // Much of what the first ones leave is compiled code.
+    const [before, later] = [after(60), after(40)]
+    assert.isBelow(later - before, 40 * LEFT_PER_VISIT)
   })
 })

@@ -13,6 +13,8 @@ export class Portal {
   readonly client: Host
   readonly gateway: Host
   readonly #world: World
+  /** Whether connections are made in path mode. */
+  iceless = false
   /** Whether the client asks again when its connection has failed, as it does while it has traffic. */
   isPersistent = false
   /** Relays that a host is given when it has none left. */
@@ -64,7 +66,7 @@ export class Portal {
       remoteCredentials: gatewayCredentials,
       role: "controlling",
       profile: "client",
-      iceless: false
+      iceless: this.iceless
     }, {
       peer: client.name,
       remoteKey: client.node.publicKey,
@@ -73,7 +75,7 @@ export class Portal {
       remoteCredentials: clientCredentials,
       role: "controlled",
       profile: "server",
-      iceless: false
+      iceless: this.iceless
     }]
   }
 

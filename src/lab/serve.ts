@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import type * as Redacted from "effect/Redacted"
 import { serveControl } from "./control.ts"
+import type { Farm } from "./gateway/farm.ts"
 import type { GatewayConfig } from "./gateway/gatewayProcess.ts"
 import { LabError } from "./LabError.ts"
 import type { PortalConfig } from "./portal/portalProcess.ts"
@@ -48,6 +49,10 @@ export const serve = (
       case "gateway": {
         const gateway = yield* Effect.promise(() => import("./gateway/gatewayProcess.ts"))
         return yield* gateway.serve(config as ServeConfig & GatewayConfig, token)
+      }
+      case "gateways": {
+        const farm = yield* Effect.promise(() => import("./gateway/farmProcess.ts"))
+        return yield* farm.serve(config as ServeConfig & Farm, token)
       }
       default:
         return yield* new LabError({ what: `lab serve ${name}`, why: "is no emulator" })

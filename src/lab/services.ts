@@ -4,6 +4,7 @@ import * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { ask } from "./control.ts"
+import { accountOf, type Farm, type FarmState } from "./gateway/farm.ts"
 import type { GatewayConfig, GatewayState } from "./gateway/gatewayProcess.ts"
 import { LabError } from "./LabError.ts"
 import type { DnsConfig, ResourceConfig, StaticRelay } from "./portal/config.ts"
@@ -35,7 +36,7 @@ export const clientEnvironment: Readonly<Record<string, string>> = {
   FIREZONE_ID: "lab-client",
   FIREZONE_NAME: "lab-client"
 }
-export const gatewayEnvironment: Readonly<Record<string, string>> = {
+export const gatewayEnvironment = {
   FIREZONE_TOKEN: tokens.gateway,
   FIREZONE_API_URL: apiUrl,
   FIREZONE_ID: "lab-gateway",
@@ -90,6 +91,8 @@ export interface Lab {
   /** One, or two if the scenario wants a second one. */
   readonly relays: ReadonlyArray<Emulator<RelayState>>
   readonly gateways: ReadonlyArray<Emulator<GatewayState>>
+  /** If the scenario wants one. */
+  readonly farm: Emulator<FarmState> | undefined
   /** The first ones. */
   readonly relay: Emulator<RelayState>
   readonly gateway: Emulator<GatewayState>
@@ -121,6 +124,8 @@ export interface Equipment {
   readonly resources?: ReadonlyArray<ResourceConfig>
   /** What the account has for every client. */
   readonly dns?: DnsConfig
+  /** These gateways and their networks in the place of the others. */
+  readonly farm?: Farm
 }
 
 export interface StartOptions extends Equipment {
@@ -134,7 +139,7 @@ interface Place {
   readonly name: string
 }
 
-type EmulatorRole = "web" | "portal" | "relay" | "gateway"
+type EmulatorRole = "web" | "portal" | "relay" | "gateway" | "gateways"
 
 /** An emulator that is not running yet. */
 const emulator = <State>(
@@ -205,7 +210,7 @@ const networks: ReadonlyArray<ResourceConfig> = [
 /** A relay that the portal is not told of here has to sign in. */
 const portalConfig = (
   relays: ReadonlyArray<StaticRelay>,
-  { dns, iceless = false, resources = networks }: Pick<Equipment, "dns" | "iceless" | "resources">
+  { dns, farm, iceless = false, resources = networks }: Pick<Equipment, "dns" | "farm" | "iceless" | "resources">
 ): PortalConfig => ({
   host: "::",
   port: addresses.portalPort,
@@ -215,10 +220,11 @@ const portalConfig = (
   tokensExpireAt,
   iceless,
   relays,
-  sites: [{ id: ids.site, name: "Lab" }],
-  resources,
   dns,
-  gatewaySite: ids.site
+  gatewaySite: ids.site,
+  ...(farm === undefined
+    ? { sites: [{ id: ids.site, name: "Lab" }], resources }
+    : accountOf(farm, { id: ids.site, name: "Lab" }, gatewayEnvironment.FIREZONE_ID))
 })
 
 /** Starts every emulator but those left out, and waits until they are ready for a client. */
@@ -255,15 +261,22 @@ export const start = (
       gatewayInterfaces,
       secondGatewayEnvironment
     )
-    const gateways = without.has("gateway") ? [] : secondGateway ? [gateway, otherGateway] : [gateway]
+    const farm = account.farm &&
+      (yield* make<FarmState>("gateways", { host: "gw", name: "gateways" }, account.farm, gatewayEnvironment))
+    const gateways = without.has("gateway") || farm !== undefined
+      ? []
+      : secondGateway
+      ? [gateway, otherGateway]
+      : [gateway]
     const startAll = (emulators: ReadonlyArray<Emulator<unknown>>) =>
       Effect.forEach(emulators, ({ start }) => start, { concurrency: "unbounded", discard: true })
     yield* startAll([web, portal, ...[relay, other].slice(0, present.length)])
-    yield* startAll(gateways)
+    yield* startAll(farm === undefined ? gateways : [farm])
+    const expected = account.farm?.gateways ?? gateways.length
     const online = yield* eventually(
       Effect.map(
         portal.state,
-        (state) => state.gateways.filter(({ connected }) => connected).length === gateways.length
+        (state) => state.gateways.filter(({ connected }) => connected).length === expected
       ),
       15_000
     )
@@ -280,6 +293,7 @@ export const start = (
       gateway,
       relays: [relay, other].slice(0, present.length),
       gateways,
+      farm,
       startClient: ({ args = [], env = {} } = {}) =>
         topology.daemon("client", "client", [process.execPath, executable, ...clientArguments(topology), ...args], {
           ...clientEnvironment,

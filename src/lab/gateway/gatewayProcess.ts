@@ -88,7 +88,7 @@ const failure = (error: { readonly message: string }): LabError =>
 type Needs = Portal | PeerSocket | TunDevice | HostResolver | DnsSocket | SystemResolvers
 
 /** Runs until the scope closes, which says goodbye to every client. */
-const start = (
+export const start = (
   environment: GatewayEnvironment
 ): Effect.Effect<Gateway, LabError, Scope.Scope | Needs> =>
   Effect.gen(function*() {
@@ -242,9 +242,8 @@ const settings = {
   udpReceiveBuffer: undefined
 }
 
-const layers = TunDeviceHost.layer.pipe(
-  Layer.provide(TunInterfaceHost.layer),
-  Layer.provideMerge(outside(settings)),
+/** All that gateways need but their devices. */
+export const outsideLayer = outside(settings).pipe(
   Layer.provideMerge(
     LogLive.layer({
       filter: process.env["RUST_LOG"] ?? process.env["FIREZONE_LOG"],
@@ -255,8 +254,14 @@ const layers = TunDeviceHost.layer.pipe(
   Layer.mapError(failure)
 )
 
+const layers = TunDeviceHost.layer.pipe(
+  Layer.provide(TunInterfaceHost.layer),
+  Layer.mapError(failure),
+  Layer.provideMerge(outsideLayer)
+)
+
 /** The variables of a real gateway (portal spec 14.2). */
-const readEnvironment = (
+export const readEnvironment = (
   token: Redacted.Redacted | undefined
 ): Effect.Effect<GatewayEnvironment, LabError> =>
   Effect.try({

@@ -31,7 +31,7 @@ export class Account {
   readonly authorizations = new Authorizations()
   readonly #options: AccountOptions
   readonly #iceless: boolean
-  readonly #gatewaySite: string
+  readonly #siteOf: (gateway: DeviceRecord) => string
   readonly #sites: ReadonlyMap<string, Site>
   readonly #resources = new Map<string, ResourceConfig>()
   #dns: DnsConfig
@@ -41,8 +41,11 @@ export class Account {
     this.#options = options
     this.#iceless = config.iceless
     this.#sites = new Map(config.sites.map((site) => [site.id, site]))
-    this.#gatewaySite = config.gatewaySite
-    if (!this.#sites.has(config.gatewaySite)) throw new Error("gatewaySite is not one of the sites")
+    const { gatewaySite, gatewaySites = {} } = config
+    this.#siteOf = ({ externalId }) => gatewaySites[externalId] ?? gatewaySite
+    for (const site of [gatewaySite, ...Object.values(gatewaySites)]) {
+      if (!this.#sites.has(site)) throw new Error("gatewaySite or one of gatewaySites is not one of the sites")
+    }
     this.#dns = config.dns ?? {}
     this.devices = new Devices(options.randomBytes)
     this.relays = new RelayPool(options.randomBytes, config.relays)
@@ -247,7 +250,7 @@ export class Account {
       resource,
       client,
       gateway,
-      siteId: this.#gatewaySite,
+      siteId: this.#siteOf(gateway),
       useIceless: this.#iceless && session.iceless && channel.iceless,
       authorizedAt: unixSeconds(now),
       expiresAt
@@ -262,9 +265,9 @@ export class Account {
     agent: Agent,
     preferred: ReadonlyArray<string>
   ): DeviceRecord | "offline" | "version_mismatch" {
-    const online = resource.sites.includes(this.#gatewaySite)
-      ? this.devices.all.filter(({ role, session }) => role === "gateway" && session !== undefined)
-      : []
+    const online = this.devices.all.filter((device) =>
+      device.role === "gateway" && device.session !== undefined && resource.sites.includes(this.#siteOf(device))
+    )
     if (online.length === 0) return "offline"
     const compatible = online.filter(({ login }) =>
       areCompatible(agent, login.agent) && isVisible(resource, login.agent)

@@ -65,8 +65,9 @@ export interface PortalConfig {
   readonly relays: ReadonlyArray<StaticRelay>
   readonly sites: ReadonlyArray<Site>
   readonly resources: ReadonlyArray<ResourceConfig>
-  /** The site of every gateway. */
+  /** The site of every gateway that `gatewaySites` does not name, by its external id. */
   readonly gatewaySite: string
+  readonly gatewaySites?: { readonly [externalId: string]: string } | undefined
   readonly dns?: DnsConfig | undefined
   /** Connects for each pair of address and token; the portal in the field allows 1 per second, and 1 at once. */
   readonly connectRateLimit?: { readonly perSecond: number; readonly burst: number } | undefined

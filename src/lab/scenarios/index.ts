@@ -3,6 +3,7 @@ import { direct, directIpv6, relayed } from "./direct.ts"
 import { dns, dnsInTunnel } from "./dns.ts"
 import * as gateways from "./gateways.ts"
 import { loss } from "./loss.ts"
+import { many } from "./many.ts"
 import { pathMode, pathModeRoam } from "./pathMode.ts"
 import * as paths from "./paths.ts"
 import * as portal from "./portalOutages.ts"
@@ -36,6 +37,7 @@ export const scenarios: ReadonlyArray<Scenario> = [
   roaming.sleep,
   portal.portalRestart,
   portal.portalDown,
+  many,
   pathMode,
   pathModeRoam,
   dns,

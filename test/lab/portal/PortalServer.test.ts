@@ -539,6 +539,19 @@ describe("authorizations", () => {
     assert.isFalse(old.take().some(({ event }) => event === "create_authorization"))
   })
 
+  it("go to a gateway of one of the resource's sites", () => {
+    const site = "88888888-8888-4888-8888-888888888889"
+    const sites = [{ id: SITE, name: "HQ" }, { id: site, name: "Branch" }]
+    const portal = new VirtualPortal({ sites, gatewaySites: { branch: site }, resources: [{ ...cidr, sites: [site] }] })
+    const other = portal.join("gateway")
+    const client = portal.join("client")
+    client.send("request_authorization", request())
+    assert.deepInclude(client.takeOnly("authorization_creation_failed"), { reason: "offline" })
+    const branch = portal.join("gateway", { externalId: "branch" })
+    assert.strictEqual(authorize(client, branch).answer["site_id"], site)
+    assert.isFalse(other.take().some(({ event }) => event === "create_authorization"))
+  })
+
   it("are not made for a resource that the client does not have", () => {
     const portal = new VirtualPortal()
     const { client } = pair(portal)

@@ -24,7 +24,8 @@ const groups: ReadonlyArray<
     scenarios: ["fallback", "relay-silent", "gateway-restart", "gateway-loss", "relay-loss", "loss", "upgrade"]
   },
   { name: "who moves", needs: needing("tcpdump"), scenarios: ["roam", "portal-restart", "roam-sighup"] },
-  { name: "names", needs: needing("dnsmasq", "dig"), scenarios: ["dns", "dns-in-tunnel"] },
+  { name: "names", needs: needing("dnsmasq", "dig"), scenarios: ["dns", "dns-in-tunnel", "dns-upstreams"] },
+  { name: "names over HTTPS", needs: needing("dnsmasq", "dig", "unbound", "openssl"), scenarios: ["doh"] },
   {
     name: "paths",
     needs: needing(),

@@ -10,6 +10,7 @@ import * as portal from "./portalOutages.ts"
 import * as relays from "./relayLoss.ts"
 import * as roaming from "./roaming.ts"
 import { fallback, upgrade, upgradeLate } from "./upgrade.ts"
+import { dnsUpstreams, doh } from "./upstreams.ts"
 
 export const scenarios: ReadonlyArray<Scenario> = [
   direct,
@@ -41,5 +42,7 @@ export const scenarios: ReadonlyArray<Scenario> = [
   pathMode,
   pathModeRoam,
   dns,
-  dnsInTunnel
+  dnsInTunnel,
+  dnsUpstreams,
+  doh
 ]

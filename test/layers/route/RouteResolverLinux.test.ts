@@ -14,9 +14,10 @@ import type { Route, RouteExplanation } from "../../../src/model/Route.ts"
 import { ip as address, ipFromBytes, ipToBytes } from "../../../src/protocol/wire/address.ts"
 import type { RouteError } from "../../../src/services/RouteResolver.ts"
 import { RouteResolver } from "../../../src/services/RouteResolver.ts"
+import { addLink } from "../../support/links.ts"
 import { enterPrivateNetworkNamespace, ip } from "../../support/netns.ts"
 import { describeWith } from "../../support/requires.ts"
-import { addLink, attemptIp, sysctl } from "./links.ts"
+import { attemptIp, sysctl } from "./links.ts"
 
 const resolve = (destination: string): Route | RouteError =>
   Effect.runSync(

@@ -86,17 +86,6 @@ export class ClientAccess {
   }
 
   /**
-   * The connections are about to go, and the portal is to be dialled anew (16.1). What is in use is asked for as soon as it
-   * is there, before the next packet: who only receives may have none to send.
-   */
-  reset(now: number): void {
-    this.portalDisconnected()
-    for (const resource of this.resources) {
-      if (resource.gateway !== undefined && now - resource.usedAt <= IN_USE) this.request(resource, undefined, now)
-    }
-  }
-
-  /**
    * What the portal is to be asked: not before it is there to hear, and what it grants can be used. A new key comes with
    * new credentials for the relays, which start over then.
    */
@@ -193,7 +182,8 @@ export class ClientAccess {
 
   /**
    * Forgets a peer and all that hangs on it (15.2); the next packet asks for it again. `keepsPreference`: it is gone for
-   * reasons of ours and may be asked for first.
+   * reasons of ours and may be asked for first, and what is in use is asked for before the next packet, because who only
+   * receives may have none to send.
    */
   lose(id: PeerId, reason: string, now: number, keepsPreference = false): void {
     this.#events.candidates.forget(id)
@@ -206,6 +196,7 @@ export class ClientAccess {
       if (resource.gateway !== peer) continue
       resource.gateway = undefined
       if (!keepsPreference) resource.preferred = undefined
+      else if (now - resource.usedAt <= IN_USE) this.request(resource, undefined, now)
     }
     this.sites.set(peer.site, "Unknown", now)
     this.#events.resources.invalidate()

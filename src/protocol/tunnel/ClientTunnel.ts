@@ -271,7 +271,8 @@ export class ClientTunnel {
     const due = this.pollTimeout()
     if (due !== undefined && due <= now) this.handleTimeout(now)
     this.#sender.clear()
-    this.#access.reset(now)
+    // It is about to be dialled anew, and what it says until then is meant for the old key.
+    this.#access.portalDisconnected()
     this.#node.reset(now)
     this.#dns.reset(now)
     this.#drainNode(now, true)

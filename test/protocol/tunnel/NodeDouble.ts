@@ -43,6 +43,8 @@ export class NodeDouble implements NodeApi {
   /** Peers to whom a goodbye was sent. */
   readonly goodbyes: Array<PeerId> = []
   awaitsRelays = false
+  /** As a node whose connections are all in path mode. */
+  keepsConnections = false
   readonly updateRelays = vi.fn<NodeApi["updateRelays"]>()
   readonly addRemoteCandidate = vi.fn<NodeApi["addRemoteCandidate"]>()
   readonly removeRemoteCandidate = vi.fn<NodeApi["removeRemoteCandidate"]>()
@@ -139,6 +141,7 @@ export class NodeDouble implements NodeApi {
 
   reset(): void {
     this.events.length = 0
+    if (this.keepsConnections) return
     for (const peer of this.#connections.keys()) this.events.push({ _tag: "ConnectionClosed", peer })
     this.#connections.clear()
   }

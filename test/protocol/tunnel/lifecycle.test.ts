@@ -280,6 +280,16 @@ describe("roaming", () => {
     client.node.awaitsRelays = false
     expect(client.intents()).toEqual([lan.id])
   })
+  it("asks for nothing that it has kept", () => {
+    const client = clientWith(lan)
+    client.connect(lan.id, "10.0.0.1", g1)
+    client.fromTun(udp(via("10.0.0.1")))
+    client.node.keepsConnections = true
+    client.core.reset(client.now)
+    client.push(init([lan]))
+    expect(client.events()).toEqual([])
+    expect(client.fromTun(udp(via("10.0.0.1")))).toBeDefined()
+  })
   it("heeds no grant that was meant for the old key", () => {
     const client = clientWith(lan)
     client.fromTun(udp(via("10.0.0.1")))

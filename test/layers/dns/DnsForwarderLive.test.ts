@@ -322,8 +322,9 @@ describeWith({ root: true, programs: ["ip", "openssl", "unbound"] }, "forwarding
       const folder = yield* temporaryFolder
       const authority = makeAuthority(folder, HOST)
       let isSilent = false
+      let unanswered = 0
       const server = yield* dohServer(authority, (stream) => {
-        if (isSilent) return
+        if (isSilent) return void unanswered++
         stream.respond({ ":status": 200, "content-type": "application/dns-message" })
         stream.end(Buffer.from(encode("a.test")))
       })
@@ -332,7 +333,7 @@ describeWith({ root: true, programs: ["ip", "openssl", "unbound"] }, "forwarding
       yield* connected(forwarder)
       isSilent = true
       const pending = forwarder.send(doh, encode("a.test"))
-      yield* Effect.sleep("20 millis")
+      yield* waitFor("the query", () => unanswered === 1)
       for (const session of server.sessions) session.destroy()
       assert.strictEqual(yield* forwarder.outcome(pending), "failed")
       isSilent = false

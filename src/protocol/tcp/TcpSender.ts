@@ -134,7 +134,7 @@ export class TcpSender {
     const count = distance(acknowledgment, this.#unacknowledged)
     if (count > 0) {
       this.#advance(acknowledgment, count, now)
-    } else if (count === 0 && isBare && window === this.#window && window > 0 && this.#furthest !== acknowledgment) {
+    } else if (count === 0 && isBare && window === this.#window && this.#furthest !== acknowledgment) {
       this.#duplicate()
     }
     if (count < 0 || distance(sequence, this.#windowSequence) < 0) return

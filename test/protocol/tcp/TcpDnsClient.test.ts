@@ -229,6 +229,7 @@ describe("the client", () => {
     world.isListening = false
     world.send("a")
     assert.deepStrictEqual(world.take(), [["a", undefined]])
+    assert.strictEqual(world.sent.length, 1)
   })
 
   it("fails after ten seconds if nobody is there", () => {
@@ -268,6 +269,40 @@ describe("the client", () => {
       assert.deepStrictEqual(world.take(), [["a", undefined]])
       assert.strictEqual(world.connections.length, 2)
     }
+  })
+
+  it("counts an attempt for nothing only if nothing was answered", () => {
+    const world = new World()
+    world.serve = (served, message) => {
+      // The first answers once, the second never.
+      if (served.asked.length > 1) return
+      if (world.connections.length !== 2) answer(served, message)
+      if (world.connections.length < 3) served.tcp.close()
+    }
+    world.isCut = true
+    world.send("a")
+    world.send("b")
+    world.isCut = false
+    world.pass(1000)
+    assert.deepStrictEqual(world.take().toSorted(), [["a", 0], ["b", 0]])
+    assert.strictEqual(world.connections.length, 3)
+  })
+
+  it("does not take a connection for dead that it has asked on a moment ago", () => {
+    const world = new World()
+    world.send("a")
+    world.pass(9000)
+    only(world).tcp.abort()
+    world.settle()
+    world.pass(500)
+    world.send("b")
+    world.pass(500)
+    assert.deepStrictEqual(world.take(), [["a", undefined]])
+    const [, second] = world.connections
+    if (second !== undefined) { for (const message of second.asked) answer(second, message) }
+    world.settle()
+    assert.deepStrictEqual(world.take(), [["b", 0]])
+    assert.strictEqual(world.connections.length, 2)
   })
 
   it("asks again on a connection that was reset while nobody waited", () => {
@@ -399,6 +434,13 @@ describe("limits", () => {
     world.pass(10_000)
     assert.strictEqual(world.take().length, 1024)
     assert.isTrue(world.send("again"))
+  })
+
+  it("no two of them have one id", () => {
+    const world = new World()
+    for (let i = 0; i < 1024; i++) world.send(`n${i}`)
+    const ids = only(world).asked.map((message) => (message[0] ?? 0) << 8 | (message[1] ?? 0))
+    assert.strictEqual(new Set(ids).size, 1024)
   })
 
   it("64 connections are open at most: an idle one makes room, a busy one does not", () => {

@@ -285,6 +285,10 @@ describe("the server", () => {
     if (query !== undefined) world.server.answer(query.connection, message(1))
     world.settle()
     assert.deepStrictEqual(marks(application.read()), [1])
+    world.pass(29_999)
+    assert.strictEqual(application.tcp.state, "established", "an answer is a sign of life")
+    world.pass(1)
+    assert.strictEqual(application.tcp.state, "close-wait")
   })
 })
 
@@ -341,6 +345,14 @@ describe("limits", () => {
     world.strays.length = 0
     world.pass(10_000)
     assert.deepStrictEqual(world.strays, [])
+    // Now there is room again: one handshake does not push out another.
+    const first = ends("100.64.0.6", 39_000, SENTINEL, 53)
+    world.tell(first, { flags: Syn, sequence: 5 })
+    const { sequence } = seen(world.strays[0] as Uint8Array)
+    world.tell(ends("100.64.0.7", 39_000, SENTINEL, 53), { flags: Syn, sequence: 5 })
+    const payload = Uint8Array.of(0, 12, ...message(2))
+    world.tell(first, { flags: Ack, sequence: 6, acknowledgment: sequence + 1, payload })
+    assert.deepStrictEqual(marks(world.queries.map(({ message }) => message)), [1, 2])
   })
 
   it("the connection that has been idle for longest makes room for a new one, one that waits for an answer last", () => {
@@ -352,8 +364,14 @@ describe("limits", () => {
       return world.connect(40_000 + i)
     })
     assert.isTrue(all.every(({ tcp }) => tcp.state === "established"))
+    // A handshake takes nobody's place, and nobody takes its own.
+    const opening = ends("100.64.0.6", 39_000, SENTINEL, 53)
+    world.tell(opening, { flags: Syn, sequence: 5 })
+    const { sequence } = seen(world.strays[0] as Uint8Array)
     world.connect(50_000)
     assert.deepStrictEqual(all.map(({ tcp }) => tcp.state).slice(0, 2), ["closed", "established"])
+    world.tell(opening, { flags: Rst, sequence: 6, acknowledgment: sequence + 1 })
+    assert.strictEqual(world.strays.length, 1)
     assert.strictEqual(waiting.tcp.state, "established")
     for (let i = 1; i < 20; i++) world.connect(50_000 + i)
     assert.strictEqual(all.filter(({ tcp }) => tcp.state === "closed").length, 20)

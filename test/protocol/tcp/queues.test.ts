@@ -37,6 +37,16 @@ describe("a queue of bytes", () => {
   })
 })
 
+it("a queue of bytes moves them to the front when that makes room enough", () => {
+  const queue = new ByteQueue()
+  const bytes = (count: number, first: number) => Uint8Array.from({ length: count }, (_, i) => (first + i) % 251)
+  queue.append(bytes(3000, 0))
+  queue.append(bytes(3000, 3000))
+  queue.discard(5000)
+  queue.append(bytes(1500, 6000))
+  assert.deepStrictEqual(queue.view(0, 2500), bytes(2500, 5000))
+})
+
 describe("a receiver", () => {
   it("puts any segments in order, and never lets more come than it can hold", () => {
     const segment = FastCheck.record({

@@ -222,6 +222,16 @@ describe("a loss", () => {
     assert.strictEqual(peer.connection.unacknowledged, 0)
   })
 
+  it("lets as much go out as duplicates say has arrived, and half of what there was afterwards", () => {
+    const peer = filled({ mss: 1000 }, 60_000)
+    assert.strictEqual(peer.drain().length, 10)
+    for (let i = 0; i < 3; i++) peer.tell({})
+    // 5 for the threshold and 3 for the duplicates; 10 are under way.
+    for (let i = 4; i <= 5; i++) assert.deepStrictEqual(peer.tell({}), [])
+    assert.deepStrictEqual(brief(peer.tell({})), ["ACK 10000 0 +1000"])
+    assert.strictEqual(peer.tell({ acknowledgment: 11_000 }).length, 2)
+  })
+
   it("of the last segment is repaired with the FIN that it carried", () => {
     const peer = filled({ mss: 1000 }, 6000)
     peer.connection.close()

@@ -8,6 +8,8 @@ import { type DohConnection, openDohConnection } from "./DohConnection.ts"
 
 /** Connections being made at the same time. */
 const MAX_CONNECTING = 10
+/** After a failed attempt, before a query begins another: queries come by the hundred. */
+const RETRY_AFTER_MILLIS = 1000
 
 export interface DohClientsOptions {
   readonly factory: SocketFactory["Type"]
@@ -25,6 +27,8 @@ export class DohClients {
   readonly #options: DohClientsOptions
   readonly #clients = new Map<string, Client>()
   #wanted: ReadonlyArray<string> = []
+  /** When the last attempt failed, of servers without a connection since. */
+  readonly #failedAt = new Map<string, number>()
   #closed = false
 
   constructor(options: DohClientsOptions) {
@@ -35,7 +39,9 @@ export class DohClients {
   send(url: string, query: Uint8Array, onOutcome: (outcome: ForwardOutcome) => void): () => void {
     const client = this.#clients.get(url)
     if (client?._tag === "Connected") return client.connection.send(query, onOutcome)
-    this.#connect(url)
+    if (performance.now() - (this.#failedAt.get(url) ?? Number.NEGATIVE_INFINITY) >= RETRY_AFTER_MILLIS) {
+      this.#connect(url)
+    }
     let isOver = false
     queueMicrotask(() => {
       if (!isOver) onOutcome("failed")
@@ -48,11 +54,12 @@ export class DohClients {
   /** Connects to these and closes all others. */
   retain(urls: ReadonlyArray<string>): void {
     this.#wanted = urls
-    for (const url of this.#clients.keys()) if (!urls.includes(url)) this.#drop(url)
+    for (const url of [...this.#clients.keys(), ...this.#failedAt.keys()]) if (!urls.includes(url)) this.#drop(url)
     for (const url of urls) this.#connect(url)
   }
 
   reconnect(): void {
+    this.#failedAt.clear()
     for (const url of this.#clients.keys()) this.#drop(url)
     for (const url of this.#wanted) this.#connect(url)
   }
@@ -75,14 +82,18 @@ export class DohClients {
       if (this.#clients.get(url) === client) this.#clients.delete(url)
     }
     const attempt = openDohConnection({ factory, hosts, url, trustedRoots, onClosed: forget }).pipe(
-      Effect.tapError(({ reason }) =>
-        Effect.logWarning("no connection to the DNS-over-HTTPS server").pipe(Effect.annotateLogs("reason", reason))
-      )
+      Effect.tapError(({ reason }) => {
+        // Once, until there is a connection again.
+        const log = this.#failedAt.has(url) ? Effect.logDebug : Effect.logWarning
+        this.#failedAt.set(url, performance.now())
+        return log("no connection to the DNS-over-HTTPS server").pipe(Effect.annotateLogs("reason", reason))
+      })
     )
     cancel = run(attempt, {
       onExit: (exit) => {
         if (exit._tag === "Failure") return forget()
         if (this.#clients.get(url) !== client) return exit.value.close()
+        this.#failedAt.delete(url)
         client = { _tag: "Connected", connection: exit.value }
         this.#clients.set(url, client)
       }
@@ -92,6 +103,7 @@ export class DohClients {
   #drop(url: string): void {
     const client = this.#clients.get(url)
     this.#clients.delete(url)
+    this.#failedAt.delete(url)
     if (client?._tag === "Connecting") client.cancel()
     else client?.connection.close()
   }

@@ -255,6 +255,29 @@ describeWith({ root: true, programs: ["ip", "openssl", "unbound"] }, "forwarding
       assert.strictEqual(server.count(), 1)
     }))
 
+  it.scopedLive("tries again a second after it failed, and at once after a reset", () =>
+    Effect.gen(function*() {
+      const hosts = makeHostResolverDouble()
+      const forwarder = yield* make(hosts)
+      vi.useFakeTimers({ toFake: ["performance"] })
+      yield* Effect.addFinalizer(() => Effect.sync(() => vi.useRealTimers()))
+      const askThrice = Effect.gen(function*() {
+        for (let i = 0; i < 3; i++) {
+          assert.strictEqual(yield* forwarder.outcome(forwarder.send(doh, encode("a.test"))), "failed")
+        }
+        return hosts.asked.length
+      })
+      assert.strictEqual(yield* askThrice, 1)
+      vi.advanceTimersByTime(999)
+      assert.strictEqual(yield* askThrice, 1)
+      vi.advanceTimersByTime(1)
+      assert.strictEqual(yield* askThrice, 2)
+      forwarder.reset()
+      assert.strictEqual(yield* askThrice, 3)
+      forwarder.prepare([doh])
+      assert.strictEqual(yield* askThrice, 4)
+    }))
+
   it.scopedLive("sends what RFC 8484 says", () =>
     Effect.gen(function*() {
       const folder = yield* temporaryFolder

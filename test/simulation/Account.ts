@@ -55,6 +55,8 @@ interface Grant extends InboundAuthorization {
 export interface AccountOptions {
   readonly relays: ReadonlyArray<string>
   readonly sites: number
+  /** Whether connections are made in path mode. */
+  readonly iceless: boolean
   readonly onClientPacket: (client: Client, packet: Uint8Array) => void
   readonly onGatewayPacket: (gateway: GatewayDevice, packet: Uint8Array) => void
 }
@@ -315,7 +317,7 @@ export class Account {
           ipv6: ip(ipv6)
         },
         expiresAt: Number.isFinite(expiresAt) ? expiresAt : undefined,
-        useIceless: false,
+        useIceless: this.#options.iceless,
         ...this.#credentials(client, gateway)
       }
     })
@@ -345,7 +347,7 @@ export class Account {
         gatewayIpv6: ip(description.ipv6),
         siteId: description.site,
         presharedKey: this.#presharedKey(client, gateway),
-        useIceless: false,
+        useIceless: this.#options.iceless,
         ...this.#credentials(client, gateway)
       }
     })

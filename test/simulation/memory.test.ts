@@ -30,6 +30,7 @@ const visited = () => {
   const account = new Account(world, {
     relays,
     sites: 1,
+    iceless: false,
     onGatewayPacket: ({ machine }) =>
       world.later(0, () => machine.send(udp({ from: "10.200.0.1", to: "100.64.0.1" }, 40_000, "indeed"))),
     onClientPacket: () => answers.count += 1

@@ -50,6 +50,8 @@ export interface Story {
   /** Likewise; the first ones serve a site each, the others any. */
   readonly gateways: ReadonlyArray<number>
   readonly chapters: ReadonlyArray<Chapter>
+  /** Whether connections are made in path mode. */
+  readonly iceless?: boolean
 }
 
 const percent = (max: number): fc.Arbitrary<number> => fc.integer({ min: 0, max }).map((value) => value / 100)
@@ -88,5 +90,6 @@ export const story: fc.Arbitrary<Story> = fc.record({
   lans: fc.array(lan, { minLength: 1, maxLength: 4 }),
   clients: few(4),
   gateways: few(4),
-  chapters: fc.array(chapter, { minLength: 1, maxLength: 4 })
+  chapters: fc.array(chapter, { minLength: 1, maxLength: 4 }),
+  iceless: fc.boolean()
 })

@@ -80,6 +80,11 @@ export abstract class Connection {
   /** Returns the text to signal, or `undefined` if the candidate was not in use. */
   abstract removeLocalCandidate(candidate: GatheredCandidate, now: number): string | undefined
 
+  /** Peers that a relay of ours must let in before we have sent them anything. */
+  get expectedPeers(): ReadonlyArray<RemoteCandidate> {
+    return []
+  }
+
   /** What the peer is to be told once the connection has failed: these candidates are of no use any more. */
   withdrawals(): ReadonlyArray<string> {
     return []

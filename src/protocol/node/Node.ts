@@ -11,14 +11,14 @@ import { readMac1 } from "../wireguard/cookie.ts"
 import { IndexAllocator } from "../wireguard/IndexAllocator.ts"
 import { iceTimers, pathTimers } from "../wireguard/types.ts"
 import { WireguardTunnel } from "../wireguard/WireguardTunnel.ts"
-import { Connection } from "./Connection.ts"
+import { Connection, type RemoteCandidate } from "./Connection.ts"
 import { ConnectionTable } from "./ConnectionTable.ts"
 import { IceConnection } from "./IceConnection.ts"
 import { GOODBYE_LENGTH, mergeEcn, readEcn, writeGoodbye } from "./innerPacket.ts"
 import { NodeKey } from "./NodeKey.ts"
 import { Outbox } from "./Outbox.ts"
 import { PathConnection } from "./PathConnection.ts"
-import { type MakeAllocation, RelayInput, Relays } from "./Relays.ts"
+import { type AllocationApi, type MakeAllocation, RelayInput, Relays } from "./Relays.ts"
 import { TimedMap } from "./TimedMap.ts"
 import {
   type ConnectionRequest,
@@ -120,9 +120,7 @@ export class Node implements NodeApi {
     const connection = this.#connections.get(peer)
     if (connection === undefined) return
     const allocation = connection.relay === undefined ? undefined : this.#relays.get(connection.relay)
-    for (const { address, kind } of connection.addRemoteCandidate(candidate, now)) {
-      if (kind !== "host") allocation?.bindChannel(address, now)
-    }
+    bindChannels(allocation, connection.addRemoteCandidate(candidate, now), now)
     this.#advance(connection, now)
   }
 
@@ -361,6 +359,10 @@ export class Node implements NodeApi {
             if (connection.relay !== event.relay) continue
             connection.touch(now)
             this.#announce(connection, connection.addLocalCandidate(event.candidate, now))
+            // The relay holds no channels for us yet, or no more.
+            if (event.candidate.kind === "relay") {
+              bindChannels(this.#relays.get(event.relay), connection.expectedPeers, now)
+            }
           }
           break
         case "InvalidatedCandidate":
@@ -394,6 +396,7 @@ export class Node implements NodeApi {
     connection.relay = this.#relays.pick()
     if (connection.relay === undefined) return
     this.#addCandidates(connection, now)
+    bindChannels(this.#relays.get(connection.relay), connection.expectedPeers, now)
   }
 
   /** `name` is what the datagram called its connection by, if there is none of that name. */
@@ -527,6 +530,15 @@ export class Node implements NodeApi {
       }
     }
   }
+}
+
+/** A host's own address is reached without a relay, if at all. */
+const bindChannels = (
+  allocation: AllocationApi | undefined,
+  peers: ReadonlyArray<RemoteCandidate>,
+  now: number
+): void => {
+  for (const { address, kind } of peers) if (kind !== "host") allocation?.bindChannel(address, now)
 }
 
 const mac1Text = (message: Uint8Array): string => String.fromCharCode(...readMac1(message) ?? [])

@@ -19,6 +19,11 @@ export class PathConnection extends Connection {
     this.agent.start(now)
   }
 
+  /** A responder sends nothing until the initiation has come, and a relay without a channel would not let that in. */
+  override get expectedPeers(): ReadonlyArray<RemoteCandidate> {
+    return this.established ? [] : this.agent.remotes
+  }
+
   addLocalCandidate(candidate: GatheredCandidate, now: number): string | undefined {
     return this.agent.addLocalCandidate(candidate, now)
   }

@@ -117,6 +117,11 @@ export class PathAgent {
     return formatPathCandidate(end)
   }
 
+  /** Of the peer's, those that may need a channel on a relay. */
+  get remotes(): ReadonlyArray<RemoteEnd> {
+    return this.#candidates.remotes
+  }
+
   /** What to signal to a peer that starts over. */
   announcements(): ReadonlyArray<string> {
     return this.#candidates.locals.map(formatPathCandidate)

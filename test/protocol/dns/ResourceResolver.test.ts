@@ -1,4 +1,5 @@
 /** The stub resolver of DNS resources (tunnel spec 12.6). */
+import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { MAX_NAMES } from "../../../src/protocol/dns/proxyAddresses.ts"
 import { type Resolution, ResourceResolver } from "../../../src/protocol/dns/ResourceResolver.ts"
@@ -117,6 +118,40 @@ describe("a name that a pattern matches", () => {
     expect(resolver.resolve(query("a.test", "A", { questions: [{ type: "A", name: "a.test", class: "CH" }] })))
       .toBeUndefined()
     expect(resolver.resolve(query("a.test", "A", { flags: 0x2000 }))).toBeUndefined() // NOTIFY
+  })
+})
+
+describe("any names", () => {
+  const label = fc.stringMatching(/^[a-zA-Z0-9_-]{1,12}$/)
+  const names = fc.array(fc.array(label, { minLength: 1, maxLength: 5 }).map((labels) => labels.join(".")), {
+    minLength: 1,
+    maxLength: 12
+  })
+  it("get addresses that are theirs alone, whatever the order, the case and the type of the queries", () => {
+    fc.assert(fc.property(names, (names) => {
+      const resolver = resolverOf(["1", "**"])
+      const owners = new Map<string, string>()
+      for (const name of [...names, ...names.toReversed().map((name) => name.toUpperCase())]) {
+        for (const type of ["AAAA", "A"]) {
+          const found = records(message(resolver.resolve(query(name, type))))
+          expect(found).toHaveLength(4)
+          for (const record of found) {
+            const [owner, ttl, , address] = record.split(" ")
+            expect([owner, ttl]).toEqual([name, "1"])
+            expect(owners.get(address as string) ?? name.toLowerCase()).toBe(name.toLowerCase())
+            owners.set(address as string, name.toLowerCase())
+            expect(recordAt(resolver, address as string)?.name.toLowerCase()).toBe(name.toLowerCase())
+          }
+        }
+      }
+      const distinct = new Set(names.map((name) => name.toLowerCase())).size
+      expect([resolver.size, owners.size]).toEqual([distinct, distinct * 8])
+      const restored = new ResourceResolver<string>(resolver.save())
+      restored.add("1", "**", "dual", "again")
+      for (const name of names) {
+        expect(message(restored.resolve(query(name)))).toEqual(message(resolver.resolve(query(name))))
+      }
+    }))
   })
 })
 

@@ -6,6 +6,9 @@ import { KEY_LENGTH, mac } from "./primitives.ts"
 
 /** Handshake messages with a valid MAC1 that are taken per second before cookies are asked for. */
 export const HANDSHAKES_PER_SECOND = 100
+/** Those with a cookie that are taken beyond, of all sources and of each: who has a cookie may still be an attacker. */
+export const COOKIES_PER_SECOND = 100
+export const COOKIES_PER_SOURCE = 10
 const WINDOW = 1000
 const COOKIE_WINDOW = 128_000
 
@@ -29,7 +32,8 @@ export interface RateLimiterOptions {
 
 /**
  * Guards a node's handshakes against floods (connectivity spec 11.5): every type 1 and type 2 message passes here before
- * any X25519 is spent on it. One per node, shared by all its tunnels; keeps no state per source.
+ * any X25519 is spent on it, of which there are 200 per second at most. One per node, shared by all its
+ * tunnels; remembers sources only for the rest of a second in which there are too many messages.
  */
 export class RateLimiter {
   readonly #crypto: Crypto
@@ -40,6 +44,8 @@ export class RateLimiter {
   readonly #limit: number
   #windowStart: number
   #count = 0
+  #withCookie = 0
+  readonly #bySource = new Map<IpAddress, number>()
 
   constructor(options: RateLimiterOptions) {
     this.#crypto = options.crypto
@@ -57,6 +63,8 @@ export class RateLimiter {
     if (now - this.#windowStart >= WINDOW) {
       this.#windowStart = now
       this.#count = 0
+      this.#withCookie = 0
+      this.#bySource.clear()
     }
     if (this.#count < this.#limit) {
       this.#count += 1
@@ -64,8 +72,16 @@ export class RateLimiter {
     }
     if (source === undefined) return DROPPED
     const cookie = this.#cookieFor(source, now)
-    if (hasValidMac2(message, cookie)) return ACCEPTED
+    if (hasValidMac2(message, cookie)) return this.#admit(source) ? ACCEPTED : DROPPED
     return { _tag: "CookieReply", message: buildCookieReply(this.#crypto, message, this.#cookieKey, cookie) }
+  }
+
+  #admit(source: IpAddress): boolean {
+    const count = this.#bySource.get(source) ?? 0
+    if (count >= COOKIES_PER_SOURCE || this.#withCookie >= COOKIES_PER_SECOND) return false
+    this.#withCookie += 1
+    this.#bySource.set(source, count + 1)
+    return true
   }
 
   #cookieFor(source: IpAddress, now: number): Uint8Array {

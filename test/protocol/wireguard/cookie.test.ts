@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest"
-import { ip } from "../../../src/protocol/wire/address.ts"
+import { ip, type IpAddress } from "../../../src/protocol/wire/address.ts"
 import { COOKIE_REPLY, MessageType } from "../../../src/protocol/wire/wireguard.ts"
 import {
   buildCookieReply,
@@ -181,6 +181,25 @@ describe("under load", () => {
       expect(limiter.verify(second, from, 5000)._tag).toBe("Accepted")
       expect(limiter.verify(second, ip("192.0.2.8"), 5000)._tag).toBe("CookieReply")
     }
+  })
+
+  it("a source with a cookie has ten messages a second taken, and all sources together a hundred", () => {
+    const limiter = limiterOf()
+    const second = retry(withCookie(limiter), 5000)
+    const accepted = (from: IpAddress, message: Uint8Array, now: number): number => {
+      let count = 0
+      for (let i = 0; i < 50; i++) if (limiter.verify(message, from, now)._tag === "Accepted") count += 1
+      return count
+    }
+    expect(accepted(source, second, 5000)).toBe(10)
+    expect(accepted(source, second, 5999)).toBe(0)
+    expect(accepted(source, second, 6000)).toBe(10)
+    let others = 0
+    for (let i = 1; i <= 20; i++) {
+      const from = ip(`198.51.100.${i}`)
+      others += accepted(from, retry(withCookie(limiter, from), 5000), 6000)
+    }
+    expect(others).toBe(90)
   })
 
   it("the cookie of another node does not count", () => {

@@ -52,10 +52,10 @@ const labPrograms = {
   unshare: "util-linux",
   mount: "mount",
   ping: "iputils-ping",
-  curl: "curl"
+  curl: "curl",
+  tcpdump: "tcpdump"
 }
 const testPrograms = {
-  tcpdump: "tcpdump",
   "wireguard-go": "wireguard-go",
   wg: "wireguard-tools",
   turnserver: "coturn",

@@ -1,24 +1,25 @@
-import { CIPHER_HEADROOM, CIPHER_TAILROOM, type Crypto } from "../crypto.ts"
+import type { Crypto } from "../crypto.ts"
 import { looksLikeStun, parseCheck } from "../ice/checkMessage.ts"
 import type { Arrival } from "../path/PathAgent.ts"
 import { CACHE_LIFETIME } from "../path/ResponderCache.ts"
 import { Allocation } from "../turn/Allocation.ts"
 import type { GatheredCandidate } from "../turn/types.ts"
 import { type IpAddress, SocketAddress } from "../wire/address.ts"
-import { CHANNEL_HEADER_LENGTH, writeChannelHeader } from "../wire/channelData.ts"
-import { classify, DATA_HEADER_LENGTH, DATA_OVERHEAD, MessageType, readReceiverIndex } from "../wire/wireguard.ts"
+import { CHANNEL_HEADER_LENGTH } from "../wire/channelData.ts"
+import { classify, DATA_OVERHEAD, MessageType, readReceiverIndex } from "../wire/wireguard.ts"
 import { readMac1 } from "../wireguard/cookie.ts"
 import { IndexAllocator } from "../wireguard/IndexAllocator.ts"
 import { iceTimers, pathTimers } from "../wireguard/types.ts"
 import { WireguardTunnel } from "../wireguard/WireguardTunnel.ts"
-import { Connection, type RemoteCandidate } from "./Connection.ts"
+import { Connection } from "./Connection.ts"
 import { ConnectionTable } from "./ConnectionTable.ts"
 import { IceConnection } from "./IceConnection.ts"
-import { GOODBYE_LENGTH, mergeEcn, readEcn, writeGoodbye } from "./innerPacket.ts"
+import { mergeEcn } from "./innerPacket.ts"
 import { NodeKey } from "./NodeKey.ts"
 import { Outbox } from "./Outbox.ts"
 import { PathConnection } from "./PathConnection.ts"
-import { type AllocationApi, type MakeAllocation, RelayInput, Relays } from "./Relays.ts"
+import { type MakeAllocation, RelayInput, Relays } from "./Relays.ts"
+import { sealGoodbye, sealPacket } from "./sealPacket.ts"
 import { TimedMap } from "./TimedMap.ts"
 import {
   type ConnectionRequest,
@@ -119,8 +120,7 @@ export class Node implements NodeApi {
   addRemoteCandidate(peer: PeerId, candidate: string, now: number): void {
     const connection = this.#connections.get(peer)
     if (connection === undefined) return
-    const allocation = connection.relay === undefined ? undefined : this.#relays.get(connection.relay)
-    bindChannels(allocation, connection.addRemoteCandidate(candidate, now), now)
+    this.#relays.bindChannels(connection.relay, connection.addRemoteCandidate(candidate, now), now)
     this.#advance(connection, now)
   }
 
@@ -154,7 +154,7 @@ export class Node implements NodeApi {
     // Also between the path and the first session: the caller's queue is better than the loss (spec 12.3).
     if (!connection.established) return Encapsulated.StillConnecting
     connection.touch(now)
-    const outcome = this.#seal(connection, buffer, offset, length, now, this.transmit)
+    const outcome = sealPacket(this.#relays, connection, buffer, offset, length, now, this.transmit)
     // Ten seconds before its end an unused session is only good for receiving, and the timers would wait for the end.
     if (outcome === Encapsulated.NoSession && connection.proposeHandshake(now)) this.#advance(connection, now)
     return outcome
@@ -228,7 +228,8 @@ export class Node implements NodeApi {
     if (connection === undefined) return
     this.#forget(connection, now)
     if (!connection.established) return
-    this.#sayGoodbye(connection, now)
+    const goodbye = sealGoodbye(this.#relays, connection, now)
+    if (goodbye !== undefined) this.#outbox.add(goodbye)
     this.#events.push({ _tag: "ConnectionClosed", peer })
   }
 
@@ -361,7 +362,7 @@ export class Node implements NodeApi {
             this.#announce(connection, connection.addLocalCandidate(event.candidate, now))
             // The relay holds no channels for us yet, or no more.
             if (event.candidate.kind === "relay") {
-              bindChannels(this.#relays.get(event.relay), connection.expectedPeers, now)
+              this.#relays.bindChannels(event.relay, connection.expectedPeers, now)
             }
           }
           break
@@ -396,7 +397,7 @@ export class Node implements NodeApi {
     connection.relay = this.#relays.pick()
     if (connection.relay === undefined) return
     this.#addCandidates(connection, now)
-    bindChannels(this.#relays.get(connection.relay), connection.expectedPeers, now)
+    this.#relays.bindChannels(connection.relay, connection.expectedPeers, now)
   }
 
   /** `name` is what the datagram called its connection by, if there is none of that name. */
@@ -467,51 +468,6 @@ export class Node implements NodeApi {
     return key === undefined ? undefined : this.#connections.byKey(key) ?? key
   }
 
-  #seal(
-    connection: Connection,
-    buffer: Uint8Array,
-    offset: number,
-    length: number,
-    now: number,
-    transmit: Transmit
-  ): Encapsulated {
-    const { path, tunnel } = connection
-    if (path === undefined) return Encapsulated.NoSession
-    const ecn = readEcn(buffer, offset) // before it is encrypted
-    let source: SocketAddress | undefined = path.local
-    let destination = path.remote
-    let start = offset - DATA_HEADER_LENGTH
-    if (path.localKind === "relay") {
-      // The present relay, though the path may still name an address that the former one held.
-      const allocation = connection.relay === undefined ? undefined : this.#relays.get(connection.relay)
-      const server = allocation?.server
-      const channel = allocation?.channelTo(path.remote, now) ?? 0
-      if (server === undefined || channel === 0) return Encapsulated.Dropped
-      source = undefined
-      destination = server
-      start -= CHANNEL_HEADER_LENGTH
-      if (!tunnel.seal(buffer, offset, length, now)) return Encapsulated.NoSession
-      writeChannelHeader(buffer, start, channel, length + DATA_OVERHEAD)
-    } else if (!tunnel.seal(buffer, offset, length, now)) {
-      return Encapsulated.NoSession
-    }
-    transmit.source = source
-    transmit.destination = destination
-    transmit.ecn = ecn
-    transmit.buffer = buffer
-    transmit.offset = start
-    transmit.length = offset + length + DATA_OVERHEAD - DATA_HEADER_LENGTH - start
-    return Encapsulated.Sent
-  }
-
-  #sayGoodbye(connection: Connection, now: number): void {
-    const buffer = new Uint8Array(CIPHER_HEADROOM + GOODBYE_LENGTH + CIPHER_TAILROOM)
-    writeGoodbye(buffer, CIPHER_HEADROOM)
-    const transmit: Transmit = { ...this.transmit }
-    const outcome = this.#seal(connection, buffer, CIPHER_HEADROOM, GOODBYE_LENGTH, now, transmit)
-    if (outcome === Encapsulated.Sent) this.#outbox.add(transmit)
-  }
-
   /** Moves what connections want to send into datagrams. */
   #drain(connection: Connection, now: number): void {
     const { agent, path } = connection
@@ -530,15 +486,6 @@ export class Node implements NodeApi {
       }
     }
   }
-}
-
-/** A host's own address is reached without a relay, if at all. */
-const bindChannels = (
-  allocation: AllocationApi | undefined,
-  peers: ReadonlyArray<RemoteCandidate>,
-  now: number
-): void => {
-  for (const { address, kind } of peers) if (kind !== "host") allocation?.bindChannel(address, now)
 }
 
 const mac1Text = (message: Uint8Array): string => String.fromCharCode(...readMac1(message) ?? [])

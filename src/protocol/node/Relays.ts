@@ -1,4 +1,5 @@
 import type { Crypto } from "../crypto.ts"
+import type { CandidateKind } from "../ice/candidate.ts"
 import { looksLikeStun } from "../ice/checkMessage.ts"
 import type { AllocationEvent, FreeReason, GatheredCandidate } from "../turn/types.ts"
 import type { Family, IpAddress, SocketAddress } from "../wire/address.ts"
@@ -96,6 +97,16 @@ export class Relays {
       if (allocation.relayed(address.family)?.text === address.text) return allocation
     }
     return undefined
+  }
+
+  /** Lets peers in; a host's own address is reached without a relay, if at all. */
+  bindChannels(
+    relay: RelayId | undefined,
+    peers: ReadonlyArray<{ readonly kind: CandidateKind; readonly address: SocketAddress }>,
+    now: number
+  ): void {
+    const allocation = relay === undefined ? undefined : this.get(relay)
+    for (const { address, kind } of peers) if (kind !== "host") allocation?.bindChannel(address, now)
   }
 
   /** One of the measured relays that are good enough; a doubtful one only if there is no other. */

@@ -2,6 +2,7 @@
 import * as dns from "node:dns"
 import * as fs from "node:fs"
 import { type IpAddress, parseIp } from "../../protocol/wire/address.ts"
+import { asksOnlyStub, isOurs, nameserversOf } from "./resolvConfText.ts"
 
 /** Where Linux keeps them; tests have their own. */
 export interface ResolvConfPaths {
@@ -18,28 +19,16 @@ export const resolvConfPaths: ResolvConfPaths = {
   resolved: "/run/systemd/resolve/resolv.conf"
 }
 
-/** The first line of a file that a session wrote. */
-const MARKER = "# BEGIN Firezone DNS configuration"
-/** systemd-resolved's stub: while a session runs it sends everything to us. */
-const STUBS: ReadonlyArray<string> = ["127.0.0.53", "127.0.0.54"]
-
-/** The addresses of `nameserver` lines, IPv6 scopes dropped; what cannot be read is left out. */
-export const nameserversOf = (resolvConf: string): ReadonlyArray<IpAddress> =>
-  resolvConf.split("\n").flatMap((line) => {
-    const [keyword, address = ""] = line.replace(/[#;].*/, "").trim().split(/\s+/)
-    const parsed = keyword === "nameserver" ? parseIp(address.replace(/%.*/, "")) : undefined
-    return parsed === undefined ? [] : [parsed]
-  })
-
 export const readResolvConf = (paths: ResolvConfPaths): ReadonlyArray<IpAddress> => {
-  const current = read(paths.resolvConf)
-  const servers = nameserversOf(current.startsWith(MARKER) ? read(paths.backup) : current)
-  if (!servers.every((server) => STUBS.includes(server))) return servers
-  const behind = nameserversOf(read(paths.resolved))
+  const current = readText(paths.resolvConf)
+  const servers = nameserversOf(isOurs(current) ? readText(paths.backup) : current)
+  if (!asksOnlyStub(servers)) return servers
+  const behind = nameserversOf(readText(paths.resolved))
   return behind.length === 0 ? servers : behind
 }
 
-const read = (file: string): string => {
+/** Empty if it cannot be read. */
+export const readText = (file: string): string => {
   try {
     return fs.readFileSync(file, "utf8")
   } catch {

@@ -2,7 +2,8 @@ import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
-import { nameserversOf, readResolvConf, type ResolvConfPaths } from "../../../src/layers/dns/systemServers.ts"
+import { nameserversOf } from "../../../src/layers/dns/resolvConfText.ts"
+import { readResolvConf, type ResolvConfPaths } from "../../../src/layers/dns/systemServers.ts"
 
 describe("nameserver lines", () => {
   it("are read around everything else, and comments begin anywhere", () => {

@@ -181,6 +181,10 @@ const make = Effect.gen(function*() {
             if (peer !== undefined) yield* publish({ _tag: "PeerConnected", peer })
             return
           }
+          case "UnusablePattern":
+            return yield* Effect.logWarning("the pattern of a resource is none: its names will not be resolved").pipe(
+              Effect.annotateLogs("resource", event.resourceId)
+            )
           default:
             yield* publish(event)
         }

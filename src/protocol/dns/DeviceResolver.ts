@@ -52,15 +52,16 @@ export class DeviceResolver<Asker> {
   readonly #events: Array<DeviceResolverEvent<Asker>> = []
   #names = 0
 
-  /** Names that the pool had under another pattern are forgotten. A pattern that is none resolves nothing. */
-  add(id: ResourceId, pattern: string): void {
+  /** Names that the pool had under another pattern are forgotten. Returns false, and resolves nothing, if it is none. */
+  add(id: ResourceId, pattern: string): boolean {
     const known = this.#pools.find((pool) => pool.id === id)
-    if (known?.pattern.text === pattern) return
+    if (known?.pattern.text === pattern) return true
     this.remove(id)
     const parsed = parseDomainPattern(pattern)
-    if (parsed === undefined) return
+    if (parsed === undefined) return false
     this.#pools = [...this.#pools, { id, pattern: parsed, devices: new Map<string, Device>() }]
       .sort((a, b) => a.id < b.id ? -1 : 1)
+    return true
   }
 
   remove(id: ResourceId): void {

@@ -3,7 +3,7 @@ import { CLASS_IN, type DomainName, encodeRecord, nameRecord, RecordType, Respon
 import type { DnsQuery } from "./DnsQuery.ts"
 
 /** Of every record made here, seconds: a resource may change at any time. */
-export const LOCAL_TTL = 1
+const LOCAL_TTL = 1
 
 const HEADER_LENGTH = 12
 const FIXED_RECORD_LENGTH = 10

@@ -7,7 +7,7 @@ import { type Family, type IpAddress, ipFromBytes } from "../wire/address.ts"
 import type { IpWords } from "../wire/ipWords.ts"
 
 /** Of each family, for one name. */
-export const ADDRESSES_PER_NAME = 4
+const ADDRESSES_PER_NAME = 4
 
 /** 100.96.0.0 */
 const IPV4_BASE = 0x64600000

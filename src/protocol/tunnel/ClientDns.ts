@@ -69,6 +69,8 @@ export interface ClientDnsHost {
   /** Whether a resource is the way to this server's port 53, over UDP and TCP. */
   readonly isCovered: (server: IpAddress) => boolean
   readonly askPortal: (request: ClientRequest) => void
+  /** The pattern of the resource is none: no name is the resource's. */
+  readonly unusablePattern: (resource: ResourceId) => void
   readonly drop: (reason: DropReason) => void
   readonly randomBytes: (length: number) => Uint8Array
 }
@@ -122,8 +124,11 @@ export class ClientDns {
   resourceAdded(resource: ClientResource): void {
     this.#cache.clear()
     const added = resource.resource
-    if (added.type === "dynamic_device_pool") this.#devices.add(added.id, added.address)
-    if (added.type === "dns") this.resolver.add(added.id, added.address, added.ipStack, resource)
+    if (added.type !== "dns" && added.type !== "dynamic_device_pool") return
+    const isUsable = added.type === "dns"
+      ? this.resolver.add(added.id, added.address, added.ipStack, resource)
+      : this.#devices.add(added.id, added.address)
+    if (!isUsable) this.#host.unusablePattern(added.id)
   }
 
   resourceRemoved({ resource }: ClientResource, now: number): void {

@@ -107,6 +107,7 @@ export class ClientTunnel {
       request: (resource, now) => this.#access.request(resource, undefined, now),
       isCovered: (server) => this.#isCovered(server),
       askPortal: (request) => this.#events.request(request),
+      unusablePattern: (resourceId) => this.#events.push({ _tag: "UnusablePattern", resourceId }),
       drop: (reason) => this.#drops.add(reason),
       randomBytes: crypto.randomBytes
     }, savedNames ?? [])

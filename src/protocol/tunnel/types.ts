@@ -39,6 +39,8 @@ export type ClientTunnelEvent =
   | { readonly _tag: "AllGatewaysOffline"; readonly resourceId: ResourceId }
   /** Once per resource and session. */
   | { readonly _tag: "GatewayVersionMismatch"; readonly resourceId: ResourceId }
+  /** Of a DNS resource or device pool: no name is its own. */
+  | { readonly _tag: "UnusablePattern"; readonly resourceId: ResourceId }
   | PeerEvent
 
 export interface ClientTunnelStatus {

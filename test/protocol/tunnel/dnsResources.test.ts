@@ -112,6 +112,16 @@ describe("a name of a resource", () => {
     expect(addresses(answerTo(c, "wiki.CORP.test", { type: "AAAA" }))).toEqual(proxies6(0).map((text) => ip(text)))
     expect([outsideQueries(c), c.intents()]).toEqual([[], []])
   })
+  it("has no address if the pattern is none, and that is told", () => {
+    const broken = dnsResource(1, "a**.test")
+    const c = clientWith()
+    c.core.setSystemResolvers([ip("192.0.2.53")])
+    c.events()
+    c.push({ _tag: "ResourceCreatedOrUpdated", resource: broken })
+    expect(c.events()).toContainEqual({ _tag: "UnusablePattern", resourceId: broken.id })
+    ask(c, "ab.test")
+    expect(outsideQueries(c)).toHaveLength(1)
+  })
   it("is not listed in the cache: it can change at any time", () => {
     const c = client(corp)
     answerTo(c, "a.corp.test")

@@ -33,7 +33,11 @@ export const makeNetworkChangesDouble: Effect.Effect<NetworkChangesDouble> = Eff
     subscriptions: () => subscriptions,
     layer: Layer.succeed(
       NetworkChanges,
-      NetworkChanges.of({ changes: Stream.unwrapScoped(subscribed), roams: Stream.fromPubSub(roams) })
+      NetworkChanges.of({
+        changes: Stream.unwrapScoped(subscribed),
+        roams: Stream.fromPubSub(roams),
+        tunnelLosses: Stream.concat(Stream.void, Stream.never)
+      })
     )
   }
 })

@@ -66,6 +66,33 @@ export class ChangeFilter {
     }
   }
 
+  /**
+   * Whether our tunnel may have lost something by what was just handed to `handle`. Routes that vanish with their link
+   * are not announced, so that link being down stands for them.
+   */
+  isTunnelLoss({ body, type }: Envelope): boolean {
+    switch (type) {
+      case RTM.NEWLINK: {
+        const link = decodeLink(body)
+        return link !== undefined && link.index === this.#tunnelIndex && (link.flags & IFF.UP) === 0
+      }
+      case RTM.DELADDR: {
+        const address = decodeAddress(body)
+        return address !== undefined && address.index === this.#tunnelIndex
+      }
+      case RTM.DELROUTE: {
+        const route = decodeRoute(body)
+        return route !== undefined && isOurTable(route.table)
+      }
+      case RTM.DELRULE: {
+        const rule = decodeRule(body)
+        return rule !== undefined && isOurTable(rule.table)
+      }
+      default:
+        return false
+    }
+  }
+
   #link(type: number, link: LinkMessage | undefined): NetworkChange | undefined {
     // Bridges announce their ports under their own family: not a link's state.
     if (link === undefined || link.family !== AF_UNSPEC) return undefined

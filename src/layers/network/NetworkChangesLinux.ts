@@ -3,7 +3,7 @@ import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import { NetlinkNotifications, NetlinkRequests } from "../../ffi/linux/netlink.ts"
-import { decodeAddress, decodeLink } from "../../ffi/linux/rtnetlinkDecode.ts"
+import { decodeAddress, decodeLink, type Envelope } from "../../ffi/linux/rtnetlinkDecode.ts"
 import { dumpAddresses, dumpLinks } from "../../ffi/linux/rtnetlinkEncode.ts"
 import { AF_UNSPEC, RTMGRP, RTNLGRP_IPV6_RULE } from "../../ffi/linux/rtnetlinkLayout.ts"
 import { SyscallError } from "../../ffi/SyscallError.ts"
@@ -49,45 +49,66 @@ const make = (options: NetworkChangesLinuxOptions) =>
         }
       })
 
-    const changes = Stream.asyncPush<NetworkChange, NetworkMonitorFailed>(
-      (emit) =>
-        Effect.gen(function*() {
-          const filter = new ChangeFilter(options.tunnelName)
-          const notifications = yield* Effect.acquireRelease(
-            Effect.suspend(() =>
-              NetlinkNotifications.open({
-                groups: GROUPS,
-                memberships: [RTNLGRP_IPV6_RULE],
-                receiveBuffer: options.receiveBuffer ?? RECEIVE_BUFFER
-              })
-            ),
-            (opened) => Effect.sync(() => opened.close())
-          )
-          const subscribed = (): void => {
-            const state = readState(filter)
-            if (Either.isLeft(state)) emit.fail(new NetworkMonitorFailed({ cause: state.left }))
-            else emit.single({ _tag: "Subscribed" })
-          }
-          subscribed()
-          yield* poller.watch(notifications.fd, () => {
-            const outcome = notifications.drain(DATAGRAMS_PER_TURN, (envelope) => {
-              const change = filter.handle(envelope)
-              if (change !== undefined) emit.single(change)
-            })
-            if (outcome === "overrun") {
-              // Old notifications must not put the filter back behind the state that it reads now.
-              notifications.discard()
-              emit.single({ _tag: "Overrun" })
-              subscribed()
-            } else if (outcome instanceof SyscallError) {
-              emit.fail(new NetworkMonitorFailed({ cause: outcome }))
+    /** `pick` is asked about every notification; what it does not want takes no room. */
+    const subscribe = <A>(
+      pick: (filter: ChangeFilter, envelope: Envelope) => A | undefined,
+      unknown: { readonly subscribed: A; readonly overrun: A }
+    ): Stream.Stream<A, NetworkMonitorFailed> =>
+      Stream.asyncPush<A, NetworkMonitorFailed>(
+        (emit) =>
+          Effect.gen(function*() {
+            const filter = new ChangeFilter(options.tunnelName)
+            const notifications = yield* Effect.acquireRelease(
+              Effect.suspend(() =>
+                NetlinkNotifications.open({
+                  groups: GROUPS,
+                  memberships: [RTNLGRP_IPV6_RULE],
+                  receiveBuffer: options.receiveBuffer ?? RECEIVE_BUFFER
+                })
+              ),
+              (opened) => Effect.sync(() => opened.close())
+            )
+            const subscribed = (): void => {
+              const state = readState(filter)
+              if (Either.isLeft(state)) emit.fail(new NetworkMonitorFailed({ cause: state.left }))
+              else emit.single(unknown.subscribed)
             }
-          })
-        }).pipe(Effect.mapError((cause) => new NetworkMonitorFailed({ cause }))),
-      { bufferSize: BUFFERED_CHANGES, strategy: "sliding" }
-    )
+            subscribed()
+            yield* poller.watch(notifications.fd, () => {
+              const outcome = notifications.drain(DATAGRAMS_PER_TURN, (envelope) => {
+                const picked = pick(filter, envelope)
+                if (picked !== undefined) emit.single(picked)
+              })
+              if (outcome === "overrun") {
+                // Old notifications must not put the filter back behind the state that it reads now.
+                notifications.discard()
+                emit.single(unknown.overrun)
+                subscribed()
+              } else if (outcome instanceof SyscallError) {
+                emit.fail(new NetworkMonitorFailed({ cause: outcome }))
+              }
+            })
+          }).pipe(Effect.mapError((cause) => new NetworkMonitorFailed({ cause }))),
+        { bufferSize: BUFFERED_CHANGES, strategy: "sliding" }
+      )
 
-    return NetworkChanges.of({ changes, roams: roamsOf({ changes, sleeps, snapshot: egressSnapshot(resolver) }) })
+    const changes = subscribe<NetworkChange>((filter, envelope) => filter.handle(envelope), {
+      subscribed: { _tag: "Subscribed" },
+      overrun: { _tag: "Overrun" }
+    })
+    const tunnelLosses = Stream.map(
+      subscribe<true>(
+        (filter, envelope) => {
+          filter.handle(envelope)
+          return filter.isTunnelLoss(envelope) || undefined
+        },
+        { subscribed: true, overrun: true }
+      ),
+      () => undefined
+    )
+    const roams = roamsOf({ changes, sleeps, snapshot: egressSnapshot(resolver) })
+
+    return NetworkChanges.of({ changes, roams, tunnelLosses })
   })
 
 /** Listens to the kernel over rtnetlink, in the network namespace where a stream is run. */

@@ -1,14 +1,8 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
-import { NetworkChanges, NetworkMonitorFailed } from "../../services/NetworkChanges.ts"
+import { NetworkChanges, NetworkMonitorFailed, resubscribe } from "../../services/NetworkChanges.ts"
 import { RouteCache } from "../../services/RouteCache.ts"
-
-const resubscribe = Schedule.exponential("500 millis").pipe(
-  Schedule.union(Schedule.spaced("30 seconds")),
-  Schedule.resetAfter("1 minute")
-)
 
 const make = Effect.gen(function*() {
   const { changes } = yield* NetworkChanges // starts with `Subscribed`: what came before is unknown

@@ -1,6 +1,5 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { ERRNO } from "../../ffi/linux/libc.ts"
@@ -19,7 +18,7 @@ import {
 } from "../../ffi/linux/rtnetlinkLayout.ts"
 import { SyscallError } from "../../ffi/SyscallError.ts"
 import { TABLES } from "../../model/policyRouting.ts"
-import type { NetworkChange, NetworkMonitorFailed } from "../../services/NetworkChanges.ts"
+import { type NetworkChange, type NetworkMonitorFailed, resubscribe } from "../../services/NetworkChanges.ts"
 
 interface Dumped {
   readonly route: RouteMessage
@@ -109,11 +108,6 @@ export const syncLinkScope = (
 }
 
 const SETTLE = "500 millis"
-
-const resubscribe = Schedule.exponential("500 millis").pipe(
-  Schedule.union(Schedule.spaced("30 seconds")),
-  Schedule.resetAfter("1 minute")
-)
 
 /**
  * Keeps the copy up to date while the scope lasts, 500 ms after a change; what changes meanwhile counts as one more. Not

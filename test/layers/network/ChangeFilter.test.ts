@@ -154,6 +154,30 @@ describe("ChangeFilter", () => {
     assert.strictEqual(tagOf(address(RTM.NEWADDR, TUN_INDEX, [10, 0, 0, 1])), "Address")
   })
 
+  it("tells what our tunnel may have lost, and only that", () => {
+    const isLoss = (envelope: Envelope): boolean => {
+      filter.handle(envelope)
+      return filter.isTunnelLoss(envelope)
+    }
+    assert.isTrue(isLoss(link(RTM.NEWLINK, TUN_INDEX, TUN, 0)))
+    assert.isTrue(isLoss(address(RTM.DELADDR, TUN_INDEX, [100, 64, 0, 5])))
+    for (const { table } of Object.values(TABLES)) {
+      assert.isTrue(isLoss(route(RTM.DELROUTE, { table, index: TUN_INDEX })))
+      assert.isTrue(isLoss(rule(RTM.DELRULE, table)))
+      assert.isFalse(isLoss(route(RTM.NEWROUTE, { table, index: TUN_INDEX })))
+      assert.isFalse(isLoss(rule(RTM.NEWRULE, table)))
+    }
+    assert.isFalse(isLoss(link(RTM.NEWLINK, TUN_INDEX, TUN, UP)))
+    assert.isFalse(isLoss(address(RTM.NEWADDR, TUN_INDEX, [100, 64, 0, 5])))
+    assert.isFalse(isLoss(link(RTM.NEWLINK, ETH_INDEX, "eth", 0)))
+    assert.isFalse(isLoss(address(RTM.DELADDR, ETH_INDEX, ETH_ADDRESS)))
+    assert.isFalse(isLoss(route(RTM.DELROUTE, {})))
+    assert.isFalse(isLoss(rule(RTM.DELRULE, 5)))
+    // Nothing is ours once the interface has gone.
+    assert.isFalse(isLoss(link(RTM.DELLINK, TUN_INDEX, TUN, 0)))
+    assert.isFalse(isLoss(address(RTM.DELADDR, TUN_INDEX, [100, 64, 0, 5])))
+  })
+
   it("notices that the tunnel's interface was renamed", () => {
     assert.strictEqual(tagOf(link(RTM.NEWLINK, TUN_INDEX, "stolen", UP | IFF.LOOPBACK)), undefined)
     assert.strictEqual(tagOf(route(RTM.NEWROUTE, { index: TUN_INDEX })), "Route")
@@ -178,6 +202,7 @@ describe("ChangeFilter", () => {
         FastCheck.uint8Array({ maxLength: 64 }),
         (type, body) => {
           filter.handle({ type, flags: 0, sequence: 0, body })
+          filter.isTunnelLoss({ type, flags: 0, sequence: 0, body })
           for (const envelope of readMessages(body, body.length)) filter.handle(envelope)
         }
       ),

@@ -14,7 +14,7 @@ const build = (platform: NodeJS.Platform) =>
 
 it.effect("follows changes on Linux, and says so where it cannot", () =>
   Effect.gen(function*() {
-    assert.hasAllKeys(yield* build("linux"), ["changes", "roams"])
+    assert.hasAllKeys(yield* build("linux"), ["changes", "roams", "tunnelLosses"])
     for (const platform of ["win32", "sunos"] as const) {
       const error = yield* Effect.flip(build(platform))
       assert.strictEqual(error.message, `following network changes: not supported on ${platform}`)

@@ -2,7 +2,10 @@
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as HashMap from "effect/HashMap"
 import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import { isDeepStrictEqual } from "node:util"
@@ -40,6 +43,16 @@ const addUplink = (): void => {
   ip("route add default via 192.0.2.1 dev eth")
   ip("-6 route add default via 2001:db8:1::1 dev eth")
 }
+
+/** Lines that name what was missing. */
+const collectLossLogs = (lines: Array<string>): Layer.Layer<never> =>
+  Logger.replace(
+    Logger.defaultLogger,
+    Logger.make(({ annotations, message }) => {
+      const missing = HashMap.get(annotations, "missing")
+      if (Option.isSome(missing)) lines.push(`${String(message)}: ${String(missing.value)}`)
+    })
+  )
 
 describeWith({ root: true, programs: ["ip"] }, "TunInterfaceLinux", () => {
   beforeAll(enterPrivateNetworkNamespace)
@@ -130,6 +143,27 @@ describeWith({ root: true, programs: ["ip"] }, "TunInterfaceLinux", () => {
       assert.deepStrictEqual(routesOf(6, user.table), [`fd00:9::/64 ${TUN}`])
       assert.deepStrictEqual(rulesOf(6), ourRules)
     }).pipe(Effect.provide(deviceLayer)))
+
+  it.scopedLive("notices by itself what somebody else took away, puts it back and says what it was, once", () => {
+    const lines: Array<string> = []
+    return Effect.gen(function*() {
+      const tun = yield* openTun
+      yield* tun.configure(config("10.9.0.0/16", "fd00:9::/64"))
+      ip(`link set ${TUN} down`) // takes all routes with it, and the IPv6 address
+      ip("-6 rule del priority 200")
+      const isWhole = (): boolean =>
+        isDeepStrictEqual(addresses(), ["100.64.0.5/32", "fd00:2021:1111::5/128"])
+        && isDeepStrictEqual(routesOf(4, user.table), [`10.9.0.0/16 ${TUN}`])
+        && isDeepStrictEqual(routesOf(6, user.table), [`fd00:9::/64 ${TUN}`])
+        && isDeepStrictEqual(rulesOf(6), ourRules)
+      yield* waitFor("the repair", isWhole)
+      assert.isTrue(link().flags?.includes("UP"))
+      yield* waitFor("the line", () => lines.length > 0)
+      assert.deepStrictEqual(lines, [
+        "somebody removed parts of the tunnel's network configuration, put back: link state, IPv6 address, 1 IPv6 rule, 2 routes"
+      ])
+    }).pipe(Effect.provide(Layer.merge(deviceLayer, collectLossLogs(lines))))
+  })
 
   it.scopedLive("removes what an earlier run left, and only that", () =>
     Effect.gen(function*() {

@@ -106,7 +106,12 @@ const command = (token: Redacted.Redacted | undefined) => {
   const route = Command.make("route", {}, () => Effect.sync(() => process.stdout.write(routeHelp))).pipe(
     Command.withSubcommands([explain])
   )
-  return Command.withSubcommands(root, [standalone, route])
+  const dnsCleanup = Command.make(
+    "dns-cleanup",
+    {},
+    () => Effect.flatMap(Effect.promise(() => import("./wiring.ts")), (wiring) => wiring.runDnsCleanup)
+  )
+  return Command.withSubcommands(root, [standalone, route, dnsCleanup])
 }
 
 const wantsHelp = (args: ReadonlyArray<string>): boolean =>

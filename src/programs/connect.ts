@@ -7,6 +7,7 @@ import * as os from "node:os"
 import { version } from "../model/version.ts"
 import { ClientConfig } from "../services/ClientConfig.ts"
 import { DeviceIdentity } from "../services/DeviceIdentity.ts"
+import { DnsControl } from "../services/DnsControl.ts"
 import { TokenStore } from "../services/TokenStore.ts"
 import { Tunnel, type TunnelEvent } from "../services/Tunnel.ts"
 
@@ -94,6 +95,8 @@ const greeting = Effect.logInfo(`firezone-headless-client ${version}`).pipe(
 export const connect = Effect.gen(function*() {
   yield* greeting
   const config = yield* ClientConfig
+  // Before anything can fail: names must work again whatever becomes of this run.
+  yield* (yield* DnsControl).prepare
   const device = yield* (yield* DeviceIdentity).facts
   const token = yield* (yield* TokenStore).read
   if (config.check) return yield* Effect.logInfo("configuration is valid")

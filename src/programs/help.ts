@@ -7,6 +7,7 @@ and carries traffic for the resources that the account may reach to their gatewa
 Usage:
   firezone-headless-client [OPTIONS]                      run the client until Ctrl+C or SIGTERM
   firezone-headless-client [OPTIONS] route explain ADDR   which way a packet to ADDR leaves outside the tunnel, and why
+  firezone-headless-client dns-cleanup                    take back the DNS settings of a client that was killed
   firezone-headless-client lab COMMAND                    a small Internet on this machine to try the client in
 
 The token comes from the variable FIREZONE_TOKEN, or from a file that only root can read. It cannot be given as an
@@ -19,7 +20,9 @@ Options (each has a variable; the option wins):
   -l, --log-dir DIR               LOG_DIR              also write log files into this folder [no]
   -m, --max-partition-time TIME   MAX_PARTITION_TIME   give up after this time without the portal, such as 5m, 1h 30m,
                                                        30d [never]
-      --dns-control METHOD        FIREZONE_DNS_CONTROL how the system's DNS is pointed at the tunnel [${defaultDnsControl}]
+      --dns-control METHOD        FIREZONE_DNS_CONTROL how the system's DNS is pointed at the tunnel: auto takes what
+                                                       this machine uses; systemd-resolved, etc-resolv-conf,
+                                                       disabled [${defaultDnsControl}]
       --activate-internet-resource
                                   FIREZONE_ACTIVATE_INTERNET_RESOURCE
                                                        send all traffic through the tunnel, if a policy allows it [no]

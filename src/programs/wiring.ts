@@ -5,6 +5,7 @@ import type * as Redacted from "effect/Redacted"
 import * as DeviceIdentityHost from "../layers/config/DeviceIdentityHost.ts"
 import * as TokenStoreFile from "../layers/config/TokenStoreFile.ts"
 import * as ProtocolCryptoLive from "../layers/crypto/ProtocolCryptoLive.ts"
+import * as DnsControlHost from "../layers/dns/DnsControlHost.ts"
 import * as DnsForwarderLive from "../layers/dns/DnsForwarderLive.ts"
 import * as SystemResolversHost from "../layers/dns/SystemResolversHost.ts"
 import * as LogLive from "../layers/log/LogLive.ts"
@@ -25,6 +26,7 @@ import * as TunnelLive from "../layers/tunnel/TunnelLive.ts"
 import type { IpAddress } from "../protocol/wire/address.ts"
 import { ClientConfig, type ClientSettings } from "../services/ClientConfig.ts"
 import { connect } from "./connect.ts"
+import { dnsCleanup } from "./dnsCleanup.ts"
 import { routeExplain } from "./routeExplain.ts"
 
 /** The one cache: every layer below asks this very value, so that there is only one. */
@@ -59,12 +61,13 @@ export const outside = (settings: SocketSettings) =>
   )
 
 /** The whole session; needs only the settings. */
-export const tunnel = (settings: SocketSettings) =>
+export const tunnel = (settings: SocketSettings & Pick<ClientSettings, "dnsControl">) =>
   TunnelLive.layer.pipe(
     Layer.provide(TunDeviceHost.layer),
     Layer.provide(TunInterfaceHost.layer),
     Layer.provide(ProtocolCryptoLive.layer),
     Layer.provide(DnsForwarderLive.layer),
+    Layer.provideMerge(DnsControlHost.layer(settings)),
     Layer.provideMerge(outside(settings))
   )
 
@@ -86,6 +89,13 @@ export const runClient = (settings: ClientSettings, token: Redacted.Redacted | u
       )
     )
   )
+
+/** Whatever the next run is configured for: a file that is ours tells for itself. */
+export const runDnsCleanup = dnsCleanup.pipe(
+  Effect.provide(
+    Layer.provideMerge(DnsControlHost.layer({ dnsControl: "auto" }), log({ logDir: undefined }, process.stderr))
+  )
+)
 
 export const runRouteExplain = (settings: ClientSettings, destination: IpAddress, json: boolean) =>
   routeExplain(destination, json).pipe(

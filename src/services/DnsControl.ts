@@ -43,6 +43,6 @@ export class DnsControl extends Context.Tag("firezone-headless-client/services/D
   readonly set: (target: DnsTarget) => Effect.Effect<void, DnsControlFailed>
   /** As it was before, and as others have changed it since. Idempotent; also done at the end of the layer's scope. */
   readonly revert: Effect.Effect<void, DnsControlFailed>
-  /** Makes the system forget answers. Failure is only logged. */
+  /** Makes the system forget answers, soon: does not wait for it. Failure is only logged. */
   readonly flush: Effect.Effect<void>
 }>() {}

@@ -7,6 +7,7 @@ import type * as Stream from "effect/Stream"
 import type { IpAddress } from "../model/Route.ts"
 import type { PeerStatus } from "../protocol/node/types.ts"
 import type { DeviceFacts } from "./DeviceIdentity.ts"
+import type { DnsControlFailed } from "./DnsControl.ts"
 import type { PeerSocketStats } from "./PeerSocket.ts"
 import type { PortalFatal } from "./Portal.ts"
 import type { RouteCacheStats } from "./RouteCache.ts"
@@ -69,7 +70,13 @@ export class TunnelCrashed extends Data.TaggedError("TunnelCrashed")<{ readonly 
   }
 }
 
-export type TunnelError = PortalFatal | TunFailed | SocketFailed | RoutingLoopPreventionFailed | TunnelCrashed
+export type TunnelError =
+  | PortalFatal
+  | TunFailed
+  | DnsControlFailed
+  | SocketFailed
+  | RoutingLoopPreventionFailed
+  | TunnelCrashed
 
 export interface TunnelOptions {
   readonly token: Redacted.Redacted
@@ -91,7 +98,7 @@ export interface TunnelSession {
 
 /**
  * The session: drives the protocol core with the TUN device, the peer sockets and the portal. The scope ends it:
- * goodbye to every peer, device, routes and rules removed.
+ * the system's DNS back, goodbye to every peer, device, routes and rules removed.
  */
 export class Tunnel extends Context.Tag("firezone-headless-client/services/Tunnel")<Tunnel, {
   readonly start: (

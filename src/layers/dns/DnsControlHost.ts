@@ -1,5 +1,6 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Queue from "effect/Queue"
 import type { DnsControlMethod } from "../../services/ClientConfig.ts"
 import { DnsControl, DnsControlFailed, type DnsTarget } from "../../services/DnsControl.ts"
 import { choose, factsOf } from "./chooseMethod.ts"
@@ -100,6 +101,7 @@ const systemdResolved = ({ paths, resolvectl }: DnsControlOptions): Backend => {
       }
       pointed = undefined
       yield* revertFile(file)
+      yield* Effect.catchAll(flush, (error) => Effect.logDebug(error.message))
     }),
     flush
   }
@@ -211,12 +213,22 @@ const make = (options: DnsControlOptions) =>
       Effect.forkScoped
     )
 
+    // However many ask for it while one is under way, one more is enough.
+    const flushes = yield* Queue.sliding<void>(1)
+    yield* Effect.flatMap(Queue.take(flushes), () => backend.flush).pipe(
+      Effect.catchAll((error) => Effect.logWarning(error.message)),
+      Effect.forever,
+      Effect.annotateLogs("module", "dns"),
+      Effect.interruptible,
+      Effect.forkScoped
+    )
+
     return DnsControl.of({
       method,
       prepare: serially(prepare),
       set,
       revert,
-      flush: Effect.catchAll(backend.flush, (error) => Effect.logWarning(error.message))
+      flush: Effect.asVoid(Queue.offer(flushes, undefined))
     })
   })
 

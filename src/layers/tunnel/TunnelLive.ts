@@ -6,7 +6,6 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as PubSub from "effect/PubSub"
 import * as Queue from "effect/Queue"
-import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { SavedName } from "../../protocol/dns/ResourceResolver.ts"
@@ -15,9 +14,10 @@ import { ClientTunnel } from "../../protocol/tunnel/ClientTunnel.ts"
 import type { ClientTunnelEvent } from "../../protocol/tunnel/types.ts"
 import { type IpAddress, SocketAddress } from "../../protocol/wire/address.ts"
 import { ClientConfig } from "../../services/ClientConfig.ts"
+import { DnsControl } from "../../services/DnsControl.ts"
 import { DnsForwarder } from "../../services/DnsForwarder.ts"
 import { HostResolver } from "../../services/HostResolver.ts"
-import { NetworkChanges, NetworkMonitorFailed, type Roam } from "../../services/NetworkChanges.ts"
+import { NetworkChanges, NetworkMonitorFailed, resubscribe, type Roam } from "../../services/NetworkChanges.ts"
 import { PeerSocket, type PeerSockets, type PeerSocketStats } from "../../services/PeerSocket.ts"
 import { Portal, type PortalEvent, type PortalProtocol } from "../../services/Portal.ts"
 import { ProtocolCrypto } from "../../services/ProtocolCrypto.ts"
@@ -44,7 +44,6 @@ const EVENTS_KEPT = 256
 /** How long a stop waits for goodbyes that the system's send buffer has no room for (tunnel spec 17). */
 const LONGEST_FLUSH = 1000
 const noSockets: PeerSocketStats = { received: 0, receivedBytes: 0, sent: 0, sentBytes: 0, dropped: {} }
-const resubscribe = Schedule.exponential("500 millis").pipe(Schedule.union(Schedule.spaced("30 seconds")))
 
 /** What the core wants done outside it. Requests to the portal are sent on the spot. */
 type CoreEvent = Exclude<ClientTunnelEvent, { readonly _tag: "Request" }>
@@ -65,6 +64,7 @@ const make = Effect.gen(function*() {
   const resolvers = yield* SystemResolvers
   const hosts = yield* HostResolver
   const forwarder = yield* DnsForwarder
+  const dnsControl = yield* DnsControl
   /** Of the session before: applications may still use its addresses for names. */
   let savedNames: ReadonlyArray<SavedName> = []
 
@@ -167,7 +167,9 @@ const make = Effect.gen(function*() {
             const { dnsBySentinel, ipv4, ipv6, routes, searchDomain } = event.config
             forwarding.prepare([...dnsBySentinel.values()])
             interfaceConfig = { ipv4, ipv6, routes }
+            // Routes before DNS: nobody is to be sent to addresses that lead nowhere yet.
             const works = yield* tun.configure(interfaceConfig)
+            yield* dnsControl.set({ interfaceName: tun.name, servers: [...dnsBySentinel.keys()], searchDomain })
             interfaceStatus = { name: tun.name, ipv4, ipv6, works }
             yield* publish({ _tag: "InterfaceUp", ipv4, ipv6, searchDomain })
             return
@@ -185,6 +187,11 @@ const make = Effect.gen(function*() {
             return yield* Effect.logWarning("the pattern of a resource is none: its names will not be resolved").pipe(
               Effect.annotateLogs("resource", event.resourceId)
             )
+          case "ResourcesUpdated":
+            // What names stand for has changed.
+            yield* dnsControl.flush
+            yield* publish(event)
+            return
           default:
             yield* publish(event)
         }
@@ -281,6 +288,9 @@ const make = Effect.gen(function*() {
         Effect.catchTag("NetworkMonitorFailed", Effect.die)
       )
     )
+
+    // Before everything else ends: names work all the time.
+    yield* Effect.addFinalizer(() => Effect.catchAll(dnsControl.revert, (error) => Effect.logError(error.message)))
 
     const status = Effect.gen(function*() {
       const routeCache = yield* routes.stats

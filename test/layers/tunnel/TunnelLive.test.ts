@@ -17,10 +17,12 @@ import { formatNetwork, ip, parseNetwork, SocketAddress } from "../../../src/pro
 import { encodeQuery, RecordType } from "../../../src/protocol/wire/dns.ts"
 import { udpPacket } from "../../../src/protocol/wire/udp.ts"
 import { ClientConfig, type ClientSettings } from "../../../src/services/ClientConfig.ts"
+import { DnsControlFailed } from "../../../src/services/DnsControl.ts"
 import { PortalDisconnected, TokenRejected } from "../../../src/services/Portal.ts"
 import { SocketFailed } from "../../../src/services/SocketFactory.ts"
 import { TunFailed } from "../../../src/services/TunDevice.ts"
 import { Tunnel, type TunnelEvent, type TunnelSession } from "../../../src/services/Tunnel.ts"
+import { makeDnsControlDouble } from "../../support/DnsControlDouble.ts"
 import { makeDnsForwarderDouble } from "../../support/DnsForwarderDouble.ts"
 import { makeHostResolverDouble } from "../../support/HostResolverDouble.ts"
 import { makeNetworkChangesDouble, type NetworkChangesDouble } from "../../support/NetworkChangesDouble.ts"
@@ -91,6 +93,7 @@ const makeParts = Effect.gen(function*() {
     routes: makeRouteCacheDouble(),
     resolvers: makeSystemResolversDouble(),
     forwarder: makeDnsForwarderDouble(),
+    dnsControl: makeDnsControlDouble(),
     hosts: makeHostResolverDouble(),
     network
   }
@@ -107,6 +110,7 @@ const layerOf = (parts: Parts, changes: Partial<ClientSettings> = {}) =>
       parts.network.layer,
       parts.resolvers.layer,
       parts.forwarder.layer,
+      parts.dnsControl.layer,
       parts.hosts.layer,
       ProtocolCryptoLive.layer
     ]),
@@ -386,6 +390,50 @@ describe("tunnel session", () => {
         yield* resolvers.set([ip("198.51.100.53")])
         yield* eventually(() => forwarder.prepared.some((upstream) => upstreamKey(upstream) === "198.51.100.53"))
         assert.deepStrictEqual(hosts.servers.map(({ text }) => text), ["198.51.100.53:53"])
+      })
+    ))
+
+  it("points the system's DNS at itself once its routes are there, and back before they go", () =>
+    withSession(({ dnsControl, portal, resolvers, seen, stop, tun }) =>
+      Effect.gen(function*() {
+        let routesAtSet = 0
+        let isOpenAtRevert: boolean | undefined
+        dnsControl.onCall = (what) => {
+          if (what === "revert") isOpenAtRevert = tun.isOpen()
+          else if (typeof what === "object") routesAtSet = tun.configured.at(-1)?.routes.length ?? 0
+        }
+        yield* resolvers.set([ip("192.0.2.1"), ip("2001:db8::1")])
+        portal.emit({ _tag: "Connected" })
+        const { init: facts } = init() as Extract<ClientPush, { _tag: "Init" }>
+        portal.emit({
+          _tag: "Message",
+          push: init({ interface: { ...facts.interface, searchDomain: "corp.test" } })
+        })
+        yield* eventually(() => seen.some(({ _tag }) => _tag === "InterfaceUp") && dnsControl.calls.includes("flush"))
+        const targets = dnsControl.calls.filter((what) => typeof what === "object")
+        assert.deepStrictEqual(targets.at(-1), {
+          interfaceName: "tun-test",
+          servers: [ip("100.100.111.1"), ip("fd00:2021:1111:8000:100:100:111:0")],
+          searchDomain: "corp.test"
+        })
+        assert.isAbove(routesAtSet, 0)
+        assert.notInclude(dnsControl.calls, "revert")
+        yield* stop
+        assert.isTrue(isOpenAtRevert)
+        assert.strictEqual(dnsControl.calls.at(-1), "revert")
+      })
+    ))
+
+  it("fails, and has DNS reverted, when it cannot be pointed at the tunnel", () =>
+    withSession(({ dnsControl, portal, session, stop }) =>
+      Effect.gen(function*() {
+        dnsControl.setFailure = new DnsControlFailed({ step: "resolvectl dns", cause: "no bus", hint: "start it" })
+        portal.emit({ _tag: "Connected" })
+        portal.emit({ _tag: "Message", push: init() })
+        const error = yield* failure(session)
+        assert.strictEqual(error.message, "cannot control the system's DNS: resolvectl dns: no bus; start it")
+        yield* stop
+        assert.strictEqual(dnsControl.calls.at(-1), "revert")
       })
     ))
 

@@ -24,6 +24,7 @@ const groups: ReadonlyArray<
     scenarios: ["fallback", "relay-silent", "gateway-restart", "gateway-loss", "relay-loss", "loss", "upgrade"]
   },
   { name: "who moves", needs: needing("tcpdump"), scenarios: ["roam", "portal-restart", "roam-sighup"] },
+  { name: "paths found inside the tunnel", needs: needing("tcpdump"), scenarios: ["path-mode", "path-mode-roam"] },
   { name: "names", needs: needing("dnsmasq", "dig"), scenarios: ["dns", "dns-in-tunnel", "dns-upstreams"] },
   { name: "names over HTTPS", needs: needing("dnsmasq", "dig", "unbound", "openssl"), scenarios: ["doh"] },
   {

@@ -10,6 +10,7 @@ import { addresses, type Uplink } from "../topology.ts"
 import * as traffic from "../traffic.ts"
 import { bringUp, connect, download, noViolations, startHeartbeat } from "./checks.ts"
 import { clientRouters, CONNECT_BOUND, nats, noIpv6 } from "./paths.ts"
+import { happen, judgeAddresses, startCapture } from "./roaming.ts"
 
 const FILE_BYTES = 10_000_000
 /** Every pair gets twelve probes, the last one 9 s after the first (spec 10.5); while they are answered nothing is missed. */
@@ -111,22 +112,29 @@ const run = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.
     yield* noViolations(lab, recorder)
   })
 
-const uplinks = { wifi: "wifi0", lan: "lan0" } as const satisfies { readonly [uplink in Uplink]: string }
+const uplinks: { readonly [uplink in Uplink]: { readonly link: string; readonly prefixes: ReadonlyArray<string> } } = {
+  wifi: { link: "wifi0", prefixes: ["192.168.10.", "2001:db8:10:"] },
+  lan: { link: "lan0", prefixes: ["192.168.20.", "2001:db8:20:"] }
+}
 
 /** Moves the client's host, and judges what it took for the connection to go on. */
 const move = (lab: Lab, recorder: Recorder, to: Uplink, how: Effect.Effect<void, LabError>) =>
   Effect.gen(function*() {
-    const key = (yield* lab.portal.state).clients[0]
-    const watched = yield* capture.start(lab.topology, "client", links, SMALL_DATAGRAMS)
-    const at = Date.now()
-    yield* how
+    const connects = (yield* lab.portal.state).clients[0]?.connects ?? 0
+    const watched = yield* startCapture(lab)
+    const moved = yield* happen(lab, how)
+    const { at, key } = moved
     const again = yield* eventually(
-      Effect.map(lab.portal.state, ({ clients }) => (clients[0]?.connects ?? 0) > (key?.connects ?? 0)),
+      Effect.map(lab.portal.state, ({ clients }) => (clients[0]?.connects ?? 0) > connects),
       ROAM_BOUND
     )
     yield* Effect.sleep(ROAM_BOUND)
-    const packets = (yield* watched.stop).filter((packet) => packet.at > at && packet.link === uplinks[to])
-    const first = packets.find((packet) => capture.wireguardType(packet) === DATA && !isRelayed(packet))
+    const all = yield* watched.stop
+    const packets = all.filter((packet) => packet.at > at && packet.link === uplinks[to].link)
+    const first = packets.find((packet) =>
+      capture.wireguardType(packet) === DATA && !isRelayed(packet) &&
+      uplinks[to].prefixes.some((prefix) => packet.source.startsWith(prefix))
+    )
     const millis = first === undefined ? undefined : Math.round(first.at - at)
     yield* recorder.check(
       `${to}: direct path`,
@@ -144,9 +152,10 @@ const move = (lab: Lab, recorder: Recorder, to: Uplink, how: Effect.Effect<void,
     const keyNow = (yield* lab.portal.state).clients[0]?.publicKey
     yield* recorder.check(
       `${to}: the same key`,
-      again === true && keyNow === key?.publicKey,
+      again === true && keyNow === key,
       again === true ? "the client signed in again with the key that it had" : "the client did not sign in again"
     )
+    yield* judgeAddresses(recorder, { from: to === "wifi" ? "lan" : "wifi", to }, moved, all)
   })
 
 const runRoam = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.Scope> =>

@@ -35,7 +35,7 @@ const FILTER =
 
 const HANDSHAKE_RESPONSE = 2
 
-const startCapture = (lab: Lab) => capture.start(lab.topology, "client", ["wifi0", "lan0"], FILTER)
+export const startCapture = (lab: Lab) => capture.start(lab.topology, "client", ["wifi0", "lan0"], FILTER)
 
 interface Event {
   /** Unix milliseconds, before and after it was done. */
@@ -46,7 +46,7 @@ interface Event {
 }
 
 /** Something that makes the client start over. */
-const happen = (lab: Lab, what: Effect.Effect<void, LabError>): Effect.Effect<Event, LabError> =>
+export const happen = (lab: Lab, what: Effect.Effect<void, LabError>): Effect.Effect<Event, LabError> =>
   Effect.gen(function*() {
     const key = (yield* lab.portal.state).clients[0]?.publicKey
     const at = Date.now()
@@ -83,7 +83,7 @@ const startedOver = (
   })
 
 /** From which addresses the client sent, from one move to the next. */
-const judgeAddresses = (
+export const judgeAddresses = (
   recorder: Recorder,
   { from, to }: { readonly from: Uplink; readonly to: Uplink },
   { at, doneAt }: Event,

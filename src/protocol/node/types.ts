@@ -38,6 +38,7 @@ export interface ConnectionRequest {
 export type NodeEvent =
   | { readonly _tag: "NewIceCandidate"; readonly peer: PeerId; readonly candidate: string }
   | { readonly _tag: "InvalidateIceCandidate"; readonly peer: PeerId; readonly candidate: string }
+  /** Once, and in path mode again after every `reset` that the connection survives: what waits can be sent. */
   | { readonly _tag: "ConnectionEstablished"; readonly peer: PeerId }
   | { readonly _tag: "ConnectionFailed"; readonly peer: PeerId; readonly reason: string }
   | { readonly _tag: "ConnectionClosed"; readonly peer: PeerId }
@@ -149,7 +150,10 @@ export interface NodeApi {
   removeConnection(peer: PeerId): void
   /** Goodbye to everybody. */
   closeAll(now: number): void
-  /** Roaming (spec 12.7). */
+  /**
+   * Roaming (spec 12.7). Connections in path mode are kept, and come up again, if there are no others; else, or if a peer
+   * was not heard for so long that it must have forgotten us, they are closed.
+   */
   reset(now: number): void
   handleTimeout(now: number): void
   pollTransmit(): Transmit | undefined

@@ -14,7 +14,7 @@ import type { ClientSettings, DnsControlMethod } from "../services/ClientConfig.
 type Parsed<A> = Either.Either<A, string>
 
 /** A text option with an environment variable, checked the same way from either source. */
-const text = <A>(
+export const text = <A>(
   name: string,
   variable: string,
   parse: (text: string) => Parsed<A>,
@@ -52,7 +52,7 @@ const flag = (name: string, variable?: string): Options.Options<boolean> => {
   )
 }
 
-const nonEmpty = (value: string): Parsed<string> =>
+export const nonEmpty = (value: string): Parsed<string> =>
   value === "" ? Either.left("must not be empty") : Either.right(value)
 const limited = (value: string): Parsed<string> =>
   value.length > 255 ? Either.left("must have at most 255 characters") : nonEmpty(value)
@@ -71,6 +71,14 @@ export const parseApiUrl = (value: string): Parsed<URL> => {
   if (url.hostname === "") return Either.left("the URL has no host")
   if (url.username !== "" || url.password !== "") return Either.left("the URL must not hold credentials")
   return Either.right(new URL(`${scheme}${value.slice(value.indexOf(":") + 1)}`))
+}
+
+/** Where a person signs in with a browser. */
+export const parseAuthBaseUrl = (value: string): Parsed<URL> => {
+  const url = URL.canParse(value) ? new URL(value) : undefined
+  return url?.protocol === "https:" || url?.protocol === "http:"
+    ? Either.right(url)
+    : Either.left(`"${value}" is not a URL such as https://app.firezone.dev`)
 }
 
 /** Human durations: `90s`, `5m`, `1h 30m`, `30d`. */

@@ -12,6 +12,10 @@ export class TokenStore extends Context.Tag("firezone-headless-client/services/T
   readonly read: Effect.Effect<Redacted.Redacted, ConfigInvalid>
   /** Writes the file, mode 0600 from creation and owned by root, replacing it atomically. */
   readonly write: (token: Redacted.Redacted) => Effect.Effect<void, ConfigInvalid>
+  /** Fails as `write` would for want of privileges: better before a person has typed than after. */
+  readonly writable: Effect.Effect<void, ConfigInvalid>
+  /** Whether there is a file; its content does not matter. */
+  readonly stored: Effect.Effect<boolean, ConfigInvalid>
   /** Whether a file was there to remove. */
   readonly remove: Effect.Effect<boolean, ConfigInvalid>
 }>() {}

@@ -75,7 +75,7 @@ const read = (file: string, platform: NodeJS.Platform): Redacted.Redacted | Conf
   }
 }
 
-const write = (file: string, token: Redacted.Redacted, platform: NodeJS.Platform): void => {
+const checkWritable = (file: string, platform: NodeJS.Platform): void => {
   if (platform !== "win32" && process.getuid?.() !== 0) {
     throw new ConfigInvalid({
       what: `token file ${file}`,
@@ -83,6 +83,10 @@ const write = (file: string, token: Redacted.Redacted, platform: NodeJS.Platform
       next: "Try again with sudo"
     })
   }
+}
+
+const write = (file: string, token: Redacted.Redacted, platform: NodeJS.Platform): void => {
+  checkWritable(file, platform)
   const folder = path.dirname(file)
   fs.mkdirSync(folder, { recursive: true, mode: 0o755 })
   const temporary = path.join(folder, `.token-${randomBytes(8).toString("hex")}`)
@@ -126,6 +130,11 @@ export const layer = (
           return result instanceof ConfigInvalid ? result : Effect.succeed(result)
         }),
         write: (token) => Effect.try({ try: () => write(tokenPath, token, platform), catch: failed }),
+        writable: Effect.try({ try: () => checkWritable(tokenPath, platform), catch: failed }),
+        stored: Effect.try({
+          try: () => fs.lstatSync(tokenPath, { throwIfNoEntry: false }) !== undefined,
+          catch: failed
+        }),
         remove: Effect.try({
           try: () => {
             try {

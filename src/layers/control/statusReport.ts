@@ -1,0 +1,25 @@
+/** What the control socket says of a session. */
+import { STATUS_VERSION, type StatusReport } from "../../model/status.ts"
+import type { PeerStatus } from "../../protocol/node/types.ts"
+import type { TunnelStatus } from "../../services/Tunnel.ts"
+
+const peerReport = ({ path, peer, ...facts }: PeerStatus): StatusReport["peers"][number] => ({
+  id: peer,
+  ...facts,
+  path: path === undefined
+    ? undefined
+    : { kind: path.kind, local: path.local.text, remote: path.remote.text, relay: path.relay }
+})
+
+export const statusReport = (
+  { peers, portal, ...status }: TunnelStatus,
+  client: StatusReport["client"],
+  apiUrl: URL
+): StatusReport => ({
+  version: STATUS_VERSION,
+  client,
+  signedIn: portal.state === "connected",
+  portal: { url: apiUrl.href, ...portal },
+  ...status,
+  peers: peers.map(peerReport)
+})

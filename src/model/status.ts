@@ -1,0 +1,99 @@
+/** What `status --json` prints and the control socket answers; docs/status.md explains it to those who read it. */
+import * as Schema from "effect/Schema"
+
+/** Raised when a member changes its meaning or goes away; new members come without. */
+export const STATUS_VERSION = 1
+
+const Count = Schema.NonNegativeInt
+/** Of things told apart by a word, such as the reason why a packet was dropped. */
+const Counts = Schema.Record({ key: Schema.String, value: Count })
+const Families = Schema.Struct({ ipv4: Schema.Boolean, ipv6: Schema.Boolean })
+
+const Interface = Schema.Struct({
+  name: Schema.String,
+  ipv4: Schema.String,
+  ipv6: Schema.String,
+  /** Families that the system let us set up. */
+  works: Families
+})
+
+export const ResourceReport = Schema.Struct({
+  id: Schema.String,
+  type: Schema.Literal("cidr", "dns", "internet"),
+  name: Schema.String,
+  /** A network, an address or a pattern of names; empty for the Internet resource. */
+  address: Schema.String,
+  addressDescription: Schema.optional(Schema.String),
+  sites: Schema.Array(Schema.Struct({ id: Schema.String, name: Schema.String })),
+  status: Schema.Literal("Unknown", "Online", "Offline"),
+  /** The peer through which it is reached, once something was sent to it. */
+  gateway: Schema.optional(Schema.String)
+})
+
+export const PeerReport = Schema.Struct({
+  id: Schema.String,
+  state: Schema.Literal("connecting", "connected", "idle"),
+  path: Schema.optional(Schema.Struct({
+    kind: Schema.Literal("direct", "relayed-by-us", "relayed-by-peer", "relayed-both"),
+    /** `address:port` or `[address]:port`, as are all of them. */
+    local: Schema.String,
+    remote: Schema.String,
+    /** Our relay's id, if it is relayed by us. */
+    relay: Schema.optional(Schema.String)
+  })),
+  /** Smoothed. */
+  rttMillis: Schema.optional(Schema.Number),
+  /** Since the latest completed handshake. */
+  handshakeAgeMillis: Schema.optional(Schema.Number),
+  bytesSent: Count,
+  bytesReceived: Count
+})
+
+export const StatusReport = Schema.Struct({
+  version: Schema.Literal(STATUS_VERSION),
+  client: Schema.Struct({ version: Schema.String, pid: Count, uptimeMillis: Count }),
+  /** Whether the portal is connected now. Without it, access that was granted goes on. */
+  signedIn: Schema.Boolean,
+  portal: Schema.Struct({
+    url: Schema.String,
+    state: Schema.Literal("connecting", "connected", "disconnected"),
+    lastError: Schema.optional(Schema.String)
+  }),
+  /** Once it is set up. */
+  interface: Schema.optional(Interface),
+  internetResourceActive: Schema.Boolean,
+  resources: Schema.Array(ResourceReport),
+  peers: Schema.Array(PeerReport),
+  /** Packets between the system and the tunnel: `read` were sent by applications, `written` are for them. */
+  tun: Schema.Struct({
+    read: Count,
+    readBytes: Count,
+    written: Count,
+    writtenBytes: Count,
+    dropped: Counts,
+    /** The segmentation offloads in force, joined by commas. */
+    offloads: Schema.String
+  }),
+  /** Datagrams between this machine and gateways and relays. */
+  sockets: Schema.Struct({
+    received: Count,
+    receivedBytes: Count,
+    sent: Count,
+    sentBytes: Count,
+    dropped: Counts
+  }),
+  routeCache: Schema.Struct({
+    /** How often the network changed. */
+    generation: Count,
+    size: Count,
+    hits: Count,
+    misses: Count,
+    sharedWaits: Count,
+    staleDiscarded: Count,
+    evictions: Count,
+    invalidations: Counts
+  }),
+  /** By the tunnel's own rules. */
+  dropped: Counts
+})
+export type StatusReport = typeof StatusReport.Type

@@ -14,7 +14,7 @@ const FOLDER = new URL("regressions/", import.meta.url)
 const RUNS = Number(process.env["SIMULATION_RUNS"] ?? (process.env["CI"] === undefined ? 300 : 2000))
 const SEED = Number(process.env["SIMULATION_SEED"] ?? 1)
 /** Told at a stretch: the runner wants to be heard from in between. */
-const CHUNK = 100
+const CHUNK = 20
 
 const tell = (told: Story): void => {
   try {

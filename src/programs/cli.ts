@@ -3,38 +3,17 @@ import * as Args from "@effect/cli/Args"
 import * as CliConfig from "@effect/cli/CliConfig"
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import * as ValidationError from "@effect/cli/ValidationError"
 import * as NodeContext from "@effect/platform-node/NodeContext"
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
 import { version } from "../model/version.ts"
 import { parseIp } from "../protocol/wire/address.ts"
 import type { ClientSettings } from "../services/ClientConfig.ts"
 import { rootHelp, routeHelp } from "./help.ts"
 import { clientOptions } from "./options.ts"
+import { EXIT, outcome } from "./outcome.ts"
 
 export const NAME = "firezone-headless-client"
-
-export const EXIT = {
-  done: 0,
-  failed: 1,
-  usage: 2,
-  signedOut: 3,
-  noTunnel: 4,
-  portalUnreachable: 5,
-  interrupted: 130
-} as const
-
-const exitCodes: { readonly [tag: string]: number } = {
-  TokenRejected: EXIT.signedOut,
-  TunFailed: EXIT.noTunnel,
-  RoutingLoopPreventionFailed: EXIT.noTunnel,
-  RetriesExhausted: EXIT.portalUnreachable,
-  UsageError: EXIT.usage
-}
 
 /** Long and short names of the client's options; a test keeps them equal to what the parser takes. */
 export const knownFlags: ReadonlySet<string> = new Set(
@@ -116,34 +95,6 @@ const command = (token: Redacted.Redacted | undefined) => {
 
 const wantsHelp = (args: ReadonlyArray<string>): boolean =>
   args.slice(0, args.includes("--") ? args.indexOf("--") : args.length).some((arg) => arg === "-h" || arg === "--help")
-
-/** The exit code of a program that ended, and what to tell a person about it, if it has not been told. */
-export const outcome = (exit: Exit.Exit<unknown, unknown>): { readonly code: number; readonly message?: string } => {
-  if (Exit.isSuccess(exit)) return { code: EXIT.done }
-  if (Cause.isInterruptedOnly(exit.cause)) return { code: EXIT.done }
-  const failure = Cause.failureOption(exit.cause)
-  if (Option.isSome(failure)) {
-    const error = failure.value as { readonly _tag?: string; readonly message?: string; readonly reported?: boolean }
-    // @effect/cli has printed those.
-    if (ValidationError.isValidationError(error)) return { code: EXIT.usage }
-    const code = exitCodes[error._tag ?? ""] ?? EXIT.failed
-    return error.reported === true ? { code } : { code, message: describe(error) }
-  }
-  return { code: EXIT.failed, message: `internal error:\n${Cause.pretty(exit.cause)}` }
-}
-
-/** The messages of an error and its causes, joined by `: `, without repeating what an outer one already says. */
-export const describe = (error: unknown): string => {
-  const parts: Array<string> = []
-  for (let current = error, depth = 0; current !== undefined && current !== null && depth < 8; depth++) {
-    const text = current instanceof Error || typeof (current as { message?: unknown }).message === "string"
-      ? (current as { message: string }).message
-      : String(current)
-    if (text !== "" && !parts.some((part) => part.includes(text))) parts.push(text)
-    current = (current as { readonly cause?: unknown }).cause
-  }
-  return parts.join(": ")
-}
 
 /** Runs a command to its exit code; interruption of the returned effect is a clean stop. */
 export const run = (input: ProcessInput): Effect.Effect<number> =>

@@ -2,7 +2,8 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Redacted from "effect/Redacted"
-import { EXIT, NAME, run } from "./cli.ts"
+import { NAME, run } from "./cli.ts"
+import { EXIT } from "./outcome.ts"
 
 /** npm and npx pass a Ctrl+C on that the terminal has sent us already: within this time it is the same one. */
 const SAME_SIGNAL_MILLIS = 300

@@ -1,5 +1,7 @@
 /** Which layer serves which tag: the one place that knows. */
+import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import type * as Redacted from "effect/Redacted"
 import * as DeviceIdentityHost from "../layers/config/DeviceIdentityHost.ts"
@@ -27,6 +29,7 @@ import type { IpAddress } from "../protocol/wire/address.ts"
 import { ClientConfig, type ClientSettings } from "../services/ClientConfig.ts"
 import { connect } from "./connect.ts"
 import { dnsCleanup } from "./dnsCleanup.ts"
+import { outcome } from "./outcome.ts"
 import { routeExplain } from "./routeExplain.ts"
 
 /** The one cache: every layer below asks this very value, so that there is only one. */
@@ -80,14 +83,19 @@ const log = (settings: Pick<ClientSettings, "logDir">, stream: NodeJS.WriteStrea
     stream
   })
 
+/** Why the client ends, for whoever reads the files only: `run` tells it on stderr. */
+const tellFile = (cause: Cause.Cause<unknown>) => {
+  const { message } = outcome(Exit.failCause(cause))
+  return message === undefined ? Effect.void : LogLive.fileOnly(Effect.logError(message))
+}
+
 export const runClient = (settings: ClientSettings, token: Redacted.Redacted | undefined) =>
   connect.pipe(
     Effect.provide(
-      Layer.mergeAll(tunnel(settings), TokenStoreFile.layer(token), DeviceIdentityHost.layer, kernelBuffers.layer).pipe(
-        Layer.provideMerge(Layer.succeed(ClientConfig, settings)),
-        Layer.provideMerge(log(settings, process.stdout))
-      )
-    )
+      Layer.mergeAll(tunnel(settings), TokenStoreFile.layer(token), DeviceIdentityHost.layer, kernelBuffers.layer)
+    ),
+    Effect.tapErrorCause(tellFile),
+    Effect.provide(Layer.merge(Layer.succeed(ClientConfig, settings), log(settings, process.stdout)))
   )
 
 /** Whatever the next run is configured for: a file that is ours tells for itself. */

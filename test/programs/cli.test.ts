@@ -49,6 +49,17 @@ describe("executable", () => {
     }
   }, 30_000)
 
+  it("tells the log files too why it ended", async () => {
+    const logs = path.join(folder, "logs")
+    const { stderr, stdout } = await run(["--check"], { ...base, LOG_DIR: logs })
+    const [name = ""] = fs.readdirSync(logs).filter((name) => name.endsWith(".log"))
+    const lines = fs.readFileSync(path.join(logs, name), "utf8").trim().split("\n")
+    const { level, message } = JSON.parse(lines.at(-1) ?? "") as { readonly level: string; readonly message: string }
+    assert.strictEqual(level, "ERROR")
+    assert.include(stderr, message)
+    assert.notInclude(stdout, message)
+  }, 30_000)
+
   it("ends with 1 without a token and with a bad one, and never shows it", async () => {
     const none = await run(["--check"], base)
     assert.strictEqual(none.code, 1)

@@ -1,6 +1,7 @@
 /** Where log lines go: the console, and the log folder if one is configured. */
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as HashMap from "effect/HashMap"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as fs from "node:fs"
@@ -20,6 +21,10 @@ export interface LogOptions {
   /** `JOURNAL_STREAM` of the environment: device and inode of the journal's stream, if a unit was started with one. */
   readonly journal?: string | undefined
 }
+
+const FILE_ONLY = "file-only"
+/** Keeps what is logged off the console, where it is told in another way. */
+export const fileOnly = Effect.annotateLogs(FILE_ONLY, true)
 
 /** syslog(3) priorities, which the journal reads from `<N>`. */
 const priorities: { readonly [tag: string]: number } = { Fatal: 3, Error: 3, Warning: 4, Info: 6, Debug: 7, Trace: 7 }
@@ -55,15 +60,14 @@ export const layer = (options: LogOptions): Layer.Layer<never, ConfigInvalid> =>
       (why) => new ConfigInvalid({ what: "log level (RUST_LOG)", why })
     )
     const stream = options.stream ?? process.stdout
-    const sinks = [console(stream, isJournal(stream, options.journal))]
-    if (options.folder !== undefined) {
-      const append = yield* LogFile.open(options.folder, options.base)
-      sinks.push((record) => append(formatJson(record)))
-    }
+    const toConsole = console(stream, isJournal(stream, options.journal))
+    const append = options.folder === undefined ? undefined : yield* LogFile.open(options.folder, options.base)
     const logger = Logger.make((event) => {
-      const record = recordOf(event)
+      const isFileOnly = HashMap.has(event.annotations, FILE_ONLY)
+      const record = recordOf({ ...event, annotations: HashMap.remove(event.annotations, FILE_ONLY) })
       if (!filter.wants(record.target, record.level)) return
-      for (const sink of sinks) sink(record)
+      if (!isFileOnly) toConsole(record)
+      append?.(formatJson(record))
     })
     return Layer.merge(Logger.replace(Logger.defaultLogger, logger), Logger.minimumLogLevel(filter.minimum))
   }))

@@ -7,6 +7,7 @@ import {
   mkdirSync,
   readFileSync,
   readlinkSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -129,6 +130,25 @@ if (missing.length > 0) {
     if (run("apt-get", ["update", "-q"], env) !== 0) say("apt-get update failed, trying to install anyway")
     if (install() !== 0) fail(`apt-get install failed; install by hand: ${packages.join(" ")}`)
   }
+}
+
+// The lab runs systemd-resolved, but to install its package takes this machine's own DNS away. It has to fit its library.
+const resolved = join(root, ".cache", "systemd-resolved")
+const resolvedFiles = ["/usr/lib/systemd/systemd-resolved", "/lib/systemd/systemd-resolved"]
+if (
+  flags.has("--test-packages") && ![...resolvedFiles, resolved].some((file) => existsSync(file)) && onPath("apt-get")
+) {
+  say("unpacking the Debian package systemd-resolved into .cache, without installing it")
+  const work = join(root, ".cache", `unpacking-${process.pid}`)
+  mkdirSync(join(work, "root"), { recursive: true })
+  const script = `cd "$1"
+get() { apt-get download -q systemd-resolved libsystemd-shared; }
+get || { apt-get update -q; get; }
+for file in *.deb; do dpkg-deb -x "$file" root; done`
+  const done = run("sh", ["-ec", script, "sh", work]) === 0
+  if (done) renameSync(join(work, "root"), resolved)
+  else say("could not get it: the tests with the real systemd-resolved cannot run")
+  rmSync(work, { recursive: true, force: true })
 }
 
 const newer = (a, b) => existsSync(a) && existsSync(b) && statSync(a).mtimeMs >= statSync(b).mtimeMs

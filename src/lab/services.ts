@@ -9,7 +9,7 @@ import type { GatewayConfig, GatewayState } from "./gateway/gatewayProcess.ts"
 import { LabError } from "./LabError.ts"
 import type { DnsConfig, ResourceConfig, StaticRelay } from "./portal/config.ts"
 import type { PortalConfig, PortalState } from "./portal/portalProcess.ts"
-import type { Daemon } from "./processes.ts"
+import type { Daemon, Output } from "./processes.ts"
 import type { RelayConfig, RelayState } from "./relay/relayProcess.ts"
 import { eventually } from "./scenario.ts"
 import { addresses, type HostName, type Topology } from "./topology.ts"
@@ -97,15 +97,22 @@ export interface Lab {
   readonly relay: Emulator<RelayState>
   readonly gateway: Emulator<GatewayState>
   /** Starts the client as a user would: the built executable with nothing but flags and environment. */
-  readonly startClient: (
-    options?: { readonly args?: ReadonlyArray<string>; readonly env?: Readonly<Record<string, string>> }
-  ) => Effect.Effect<Daemon, LabError, Scope.Scope>
+  readonly startClient: (options?: ClientOptions) => Effect.Effect<Daemon, LabError, Scope.Scope>
+  /** Runs one of its commands to the end, with its settings of the lab. */
+  readonly runClient: (options?: ClientOptions) => Effect.Effect<Output, LabError>
+}
+
+export interface ClientOptions {
+  readonly args?: ReadonlyArray<string>
+  readonly env?: Readonly<Record<string, string>>
+  /** Of `--dns-control`; `disabled` unless given. */
+  readonly dnsControl?: string
 }
 
 /** The arguments of the client in the lab. */
-export const clientArguments = (topology: Topology): ReadonlyArray<string> => [
+export const clientArguments = (topology: Topology, dnsControl = "disabled"): ReadonlyArray<string> => [
   "--dns-control",
-  "disabled",
+  dnsControl,
   "--state-dir",
   path.join(topology.folder, "client-state")
 ]
@@ -286,6 +293,11 @@ export const start = (
         why: `did not sign in:\n${fs.readFileSync(path.join(topology.folder, "gateway.log"), "utf8").slice(-2000)}`
       })
     }
+    const clientArgv = ({ args = [], dnsControl }: ClientOptions): ReadonlyArray<string> => [
+      ...[process.execPath, executable],
+      ...clientArguments(topology, dnsControl),
+      ...args
+    ]
     return {
       topology,
       portal,
@@ -294,10 +306,9 @@ export const start = (
       relays: [relay, other].slice(0, present.length),
       gateways,
       farm,
-      startClient: ({ args = [], env = {} } = {}) =>
-        topology.daemon("client", "client", [process.execPath, executable, ...clientArguments(topology), ...args], {
-          ...clientEnvironment,
-          ...env
-        })
+      startClient: (options = {}) =>
+        topology.daemon("client", "client", clientArgv(options), { ...clientEnvironment, ...options.env }),
+      runClient: (options = {}) =>
+        topology.run("client", clientArgv(options), { env: { ...clientEnvironment, ...options.env } })
     }
   })

@@ -25,7 +25,16 @@ const groups: ReadonlyArray<
   },
   { name: "who moves", needs: needing("tcpdump"), scenarios: ["roam", "portal-restart", "roam-sighup"] },
   { name: "paths found inside the tunnel", needs: needing("tcpdump"), scenarios: ["path-mode", "path-mode-roam"] },
-  { name: "names", needs: needing("dnsmasq", "dig"), scenarios: ["dns", "dns-in-tunnel", "dns-upstreams"] },
+  {
+    name: "names",
+    needs: needing("dnsmasq", "dig"),
+    scenarios: ["dns", "dns-in-tunnel", "dns-upstreams", "dns-control"]
+  },
+  {
+    name: "names by way of systemd-resolved",
+    needs: { ...needing("dnsmasq", "dig", "dbus-daemon"), resolved: true },
+    scenarios: ["dns-resolved"]
+  },
   { name: "names over HTTPS", needs: needing("dnsmasq", "dig", "unbound", "openssl"), scenarios: ["doh"] },
   {
     name: "paths",

@@ -8,6 +8,8 @@ export interface Needs {
   readonly root?: boolean
   /** Names of executables on the PATH (or in /usr/sbin). */
   readonly programs?: ReadonlyArray<string>
+  /** systemd-resolved, installed or unpacked by `scripts/setup.mjs --test-packages`. */
+  readonly resolved?: boolean
 }
 
 const directories = [...(process.env["PATH"] ?? "").split(":"), "/usr/sbin", "/sbin"]
@@ -15,10 +17,13 @@ const directories = [...(process.env["PATH"] ?? "").split(":"), "/usr/sbin", "/s
 export const hasProgram = (program: string): boolean =>
   directories.some((directory) => directory !== "" && fs.existsSync(path.join(directory, program)))
 
+const resolvedFiles = ["/usr/lib/systemd/systemd-resolved", "/lib/systemd/systemd-resolved", ".cache/systemd-resolved"]
+
 /** What is missing, as text for a person; empty if nothing is. */
 export const missing = (needs: Needs): ReadonlyArray<string> => [
   ...(needs.root === true && process.getuid?.() !== 0 ? ["root"] : []),
-  ...(needs.programs ?? []).filter((program) => !hasProgram(program))
+  ...(needs.programs ?? []).filter((program) => !hasProgram(program)),
+  ...(needs.resolved === true && !resolvedFiles.some((file) => fs.existsSync(file)) ? ["systemd-resolved"] : [])
 ]
 
 /** `describe` that is skipped, with its reason in the name, when a need is missing. */

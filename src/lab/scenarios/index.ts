@@ -1,6 +1,7 @@
 import type { Scenario } from "../scenario.ts"
 import { direct, directIpv6, relayed } from "./direct.ts"
 import { dns, dnsInTunnel } from "./dns.ts"
+import { dnsEtcResolvConf, dnsResolved } from "./dnsControl.ts"
 import * as gateways from "./gateways.ts"
 import { loss } from "./loss.ts"
 import { many } from "./many.ts"
@@ -44,5 +45,7 @@ export const scenarios: ReadonlyArray<Scenario> = [
   dns,
   dnsInTunnel,
   dnsUpstreams,
+  dnsEtcResolvConf,
+  dnsResolved,
   doh
 ]

@@ -1,0 +1,221 @@
+/** The system's DNS points at the client while it runs, and is as before when it does not, however it ended. */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import * as dnsmasq from "../dnsmasq.ts"
+import type { LabError } from "../LabError.ts"
+import type { ResourceConfig } from "../portal/config.ts"
+import type { Daemon } from "../processes.ts"
+import * as resolved from "../resolved.ts"
+import { eventually, type Recorder, type Scenario } from "../scenario.ts"
+import { ids, type Lab } from "../services.ts"
+import { addresses } from "../topology.ts"
+import { bringUp, fetchPage, noViolations, TUN } from "./checks.ts"
+
+const FILE = "/etc/resolv.conf"
+const MARKER = "# BEGIN Firezone DNS configuration"
+const RESOURCE = "www.corp.test"
+const SEARCH_DOMAIN = "corp.test"
+/** The machine's own. */
+const OWN_DOMAIN = "example"
+const PUBLIC_ADDRESS = "203.0.113.2"
+/** The client looks every second, and twice. */
+const REPAIRED_MILLIS = 10_000
+/** Host spec section 18, test 37. */
+const STOPPED_MILLIS = 5000
+
+const resources: ReadonlyArray<ResourceConfig> = [{
+  type: "dns",
+  id: "77777777-7777-4777-8777-000000000001",
+  name: RESOURCE,
+  address: RESOURCE,
+  address_description: null,
+  ip_stack: "dual",
+  sites: [ids.site],
+  filters: []
+}]
+
+const equipment = { resources, dns: { searchDomain: SEARCH_DOMAIN } }
+
+const startNameServers = (lab: Lab) =>
+  Effect.gen(function*() {
+    yield* dnsmasq.start(lab.topology, "inet", [
+      ...[`host-record=public.${OWN_DOMAIN},${PUBLIC_ADDRESS}`, `local=/${OWN_DOMAIN}/`, "local=/test/"]
+    ])
+    yield* dnsmasq.start(lab.topology, "res", [
+      `host-record=${RESOURCE},${addresses.resource4},${addresses.resource6}`
+    ])
+    yield* dnsmasq.forGateway(lab.topology)
+  })
+
+const read = (lab: Lab): Effect.Effect<string, LabError> =>
+  Effect.map(lab.topology.run("client", ["cat", FILE]), ({ stdout }) => stdout)
+
+const write = (lab: Lab, script: string, text = ""): Effect.Effect<void, LabError> =>
+  Effect.asVoid(lab.topology.must("client", ["sh", "-ec", script], { input: text }))
+
+/** As every program of the host looks names up. */
+const checkAddress = (lab: Lab, recorder: Recorder, title: string, name: string) =>
+  Effect.gen(function*() {
+    const { stdout } = yield* lab.topology.run("client", ["getent", "ahostsv4", name])
+    const [address = "no address"] = stdout.split(/\s/)
+    yield* recorder.check(title, address === PUBLIC_ADDRESS, `getent ${name}: ${address || "nothing"}`)
+  })
+
+const checkNames = (lab: Lab, recorder: Recorder) =>
+  Effect.gen(function*() {
+    yield* fetchPage(lab, recorder, RESOURCE)
+    yield* fetchPage(lab, recorder, "www")
+    yield* checkAddress(lab, recorder, "anybody else", `public.${OWN_DOMAIN}`)
+    yield* checkAddress(lab, recorder, "in the machine's own search domain", "public")
+  })
+
+const isPointed = (text: string): boolean =>
+  text.startsWith(MARKER) && /^nameserver (100\.100\.111\.|fd00:2021:1111:8000:100:100:111:)/m.test(text)
+
+const checkPointed = (lab: Lab, recorder: Recorder, title: string) =>
+  Effect.gen(function*() {
+    const text = yield* eventually(Effect.map(read(lab), (text) => isPointed(text) && text), REPAIRED_MILLIS)
+    yield* recorder.check(
+      title,
+      text !== undefined,
+      text?.split("\n").filter((line) => !line.startsWith("#")).join(", ") ?? `${FILE} is not the client's`
+    )
+  })
+
+const checkText = (lab: Lab, recorder: Recorder, title: string, expected: string) =>
+  Effect.gen(function*() {
+    const text = yield* read(lab)
+    yield* recorder.check(
+      title,
+      text === expected,
+      text === expected ? `${FILE} is byte for byte as before` : JSON.stringify(text)
+    )
+  })
+
+const kill = (client: Daemon) => Effect.zipRight(Effect.sync(() => client.signal("SIGKILL")), client.exit)
+
+const checkCommand = (
+  lab: Lab,
+  recorder: Recorder,
+  title: string,
+  options: Parameters<Lab["runClient"]>[0],
+  isRight: (code: number, said: string) => boolean
+) =>
+  Effect.gen(function*() {
+    const { code, stderr, stdout } = yield* lab.runClient(options)
+    const said = `${stdout}${stderr}`.trim()
+    yield* recorder.check(title, isRight(code, said), `exit code ${code}${code === 0 ? "" : `: ${said}`}`)
+  })
+
+const ORIGINAL = `# of this machine
+domain lan.example
+nameserver ${addresses.dns4}
+search ${OWN_DOMAIN} lan.example # these
+options ndots:1 timeout:3 edns0
+unknown word`
+/** What a DHCP client writes. */
+const RENEWED = `nameserver ${addresses.dns6}\nsearch ${OWN_DOMAIN}\n`
+
+const etcResolvConf = { dnsControl: "etc-resolv-conf" }
+
+const runEtcResolvConf = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.Scope> =>
+  Effect.gen(function*() {
+    yield* startNameServers(lab)
+    yield* write(lab, `cat > ${FILE}`, ORIGINAL)
+    const first = yield* bringUp(lab, recorder, etcResolvConf)
+    yield* checkPointed(lab, recorder, "DNS is pointed at the client")
+    yield* checkNames(lab, recorder)
+    const began = Date.now()
+    first.signal("SIGTERM")
+    const code = yield* first.exit
+    const millis = Date.now() - began
+    yield* recorder.check(
+      "stops",
+      code === 0 && millis < STOPPED_MILLIS,
+      `exit code ${code} ${millis} ms after SIGTERM, of at most ${STOPPED_MILLIS}`
+    )
+    yield* checkText(lab, recorder, "after SIGTERM", ORIGINAL)
+
+    const second = yield* bringUp(lab, recorder, { dnsControl: "auto" })
+    yield* checkPointed(lab, recorder, "auto takes the file")
+    yield* write(lab, `cat > ${FILE}.new && mv ${FILE}.new ${FILE}`, RENEWED)
+    yield* checkPointed(lab, recorder, "a file that was replaced is noticed")
+    yield* checkNames(lab, recorder)
+    yield* kill(second)
+    const left = yield* read(lab)
+    yield* recorder.check("after SIGKILL", isPointed(left), `${FILE} still leads to the client that is no more`)
+    yield* checkCommand(
+      lab,
+      recorder,
+      "dns-cleanup",
+      { args: ["dns-cleanup"], env: { FIREZONE_TOKEN: "" } },
+      (code) => code === 0
+    )
+    yield* checkText(lab, recorder, "after dns-cleanup", RENEWED)
+    yield* checkCommand(lab, recorder, "dns-cleanup again", { args: ["dns-cleanup"] }, (code) => code === 0)
+    yield* checkText(lab, recorder, "changes nothing", RENEWED)
+
+    const third = yield* bringUp(lab, recorder, etcResolvConf)
+    yield* checkPointed(lab, recorder, "pointed at the client again")
+    yield* kill(third)
+    yield* checkCommand(lab, recorder, "the next start", { ...etcResolvConf, args: ["--check"] }, (code) => code === 0)
+    yield* checkText(lab, recorder, "brings it back", RENEWED)
+
+    yield* write(lab, `mv ${FILE} /etc/other && ln -s other ${FILE}`)
+    yield* checkCommand(
+      lab,
+      recorder,
+      "a link is refused",
+      { ...etcResolvConf, args: ["--check"] },
+      (code, said) => code === 1 && said.includes(`${FILE}: it is a symbolic link`)
+    )
+    yield* noViolations(lab, recorder)
+  })
+
+export const dnsEtcResolvConf: Scenario = {
+  name: "dns-control",
+  about: "names work in every program by way of /etc/resolv.conf, which is as before after a stop, a kill and a change",
+  equipment,
+  run: runEtcResolvConf
+}
+
+const runResolved = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.Scope> =>
+  Effect.gen(function*() {
+    yield* startNameServers(lab)
+    const daemon = yield* resolved.start(lab.topology)
+    yield* daemon.resolvectl(["dns", "lan0", addresses.dns4])
+    yield* daemon.resolvectl(["domain", "lan0", OWN_DOMAIN])
+    const stub = yield* read(lab)
+    const client = yield* bringUp(lab, recorder, { dnsControl: "auto", env: daemon.env })
+    const servers = () =>
+      Effect.map(daemon.resolvectl(["dns", TUN]), (text) => text.includes("100.100.111.") && text.trim())
+    const checkServers = (title: string) =>
+      Effect.gen(function*() {
+        const text = yield* eventually(Effect.orElseSucceed(servers(), () => false as const), REPAIRED_MILLIS)
+        yield* recorder.check(title, text !== undefined, text ?? `${TUN} has none of the client's servers`)
+      })
+    yield* checkServers("auto takes systemd-resolved")
+    const domains = (yield* daemon.resolvectl(["domain", TUN])).trim()
+    yield* recorder.check("all names", domains.endsWith(`${SEARCH_DOMAIN} ~.`), domains)
+    yield* checkNames(lab, recorder)
+    yield* daemon.resolvectl(["revert", TUN])
+    yield* checkServers("settings that were taken away are noticed")
+    yield* checkNames(lab, recorder)
+    yield* daemon.restart
+    yield* daemon.resolvectl(["dns", "lan0", addresses.dns4])
+    yield* daemon.resolvectl(["domain", "lan0", OWN_DOMAIN])
+    yield* checkServers("a daemon that was started anew")
+    yield* checkNames(lab, recorder)
+    yield* kill(client)
+    yield* checkAddress(lab, recorder, "names after SIGKILL", `public.${OWN_DOMAIN}`)
+    const after = yield* eventually(Effect.map(read(lab), (text) => text === stub && text), REPAIRED_MILLIS)
+    yield* recorder.check("search domains after SIGKILL", after !== undefined, `${FILE} is byte for byte as before`)
+    yield* noViolations(lab, recorder)
+  })
+
+export const dnsResolved: Scenario = {
+  name: "dns-resolved",
+  about: "names work in every program by way of the real systemd-resolved, also when it forgets about us",
+  equipment,
+  run: runResolved
+}

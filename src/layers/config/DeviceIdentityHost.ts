@@ -6,6 +6,7 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { ClientConfig, ConfigInvalid } from "../../services/ClientConfig.ts"
 import { type DeviceFacts, DeviceIdentity } from "../../services/DeviceIdentity.ts"
+import { makeFolder } from "../makeFolder.ts"
 
 const FILE = "firezone-id.json"
 /** Used as text, not decoded (host spec section 3.3). */
@@ -77,7 +78,7 @@ const resolveId = (stateDir: string, paths: IdentityPaths): string => {
   if (isMachineId(machineId)) return idFromMachineId(machineId)
   try {
     // Only a folder that this made: another one has its owner's mode.
-    if (fs.mkdirSync(stateDir, { recursive: true }) !== undefined) fs.chmodSync(stateDir, 0o770)
+    if (makeFolder(stateDir, 0o770)) fs.chmodSync(stateDir, 0o770)
     return generate(stateDir, file)
   } catch (cause) {
     const raced = idFromFile(file)

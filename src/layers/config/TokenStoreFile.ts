@@ -7,6 +7,7 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { ClientConfig, ConfigInvalid } from "../../services/ClientConfig.ts"
 import { TokenStore } from "../../services/TokenStore.ts"
+import { makeFolder } from "../makeFolder.ts"
 
 /** A service-account token is well below this; whatever is longer is some other file. */
 const MAX_TOKEN_BYTES = 64 * 1024
@@ -88,7 +89,7 @@ const checkWritable = (file: string, platform: NodeJS.Platform): void => {
 const write = (file: string, token: Redacted.Redacted, platform: NodeJS.Platform): void => {
   checkWritable(file, platform)
   const folder = path.dirname(file)
-  fs.mkdirSync(folder, { recursive: true, mode: 0o755 })
+  makeFolder(folder, 0o755)
   const temporary = path.join(folder, `.token-${randomBytes(8).toString("hex")}`)
   const descriptor = fs.openSync(temporary, "wx", 0o600)
   try {

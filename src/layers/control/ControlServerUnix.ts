@@ -15,6 +15,7 @@ import { ClientConfig } from "../../services/ClientConfig.ts"
 import { ControlServer, ControlSocketTaken, ControlUnavailable } from "../../services/ControlServer.ts"
 import { RouteCache } from "../../services/RouteCache.ts"
 import type { TunnelSession } from "../../services/Tunnel.ts"
+import { makeFolder } from "../makeFolder.ts"
 import { statusReport } from "./statusReport.ts"
 
 /** At once; whoever comes beyond is told so and sent away. */
@@ -166,7 +167,7 @@ const claim = (socket: string): Effect.Effect<string | undefined, ControlSocketT
     }
     const { found, madeFolder } = yield* Effect.try({
       try: () => ({
-        madeFolder: makeFolder(path.dirname(socket)),
+        madeFolder: openFolder(path.dirname(socket)),
         found: fs.lstatSync(socket, { throwIfNoEntry: false })
       }),
       catch: (cause) => unavailable(whyOf(cause))
@@ -181,9 +182,8 @@ const claim = (socket: string): Effect.Effect<string | undefined, ControlSocketT
   })
 
 /** Anybody may look into it: who may connect is up to the socket. */
-const makeFolder = (folder: string): string | undefined => {
-  if (fs.existsSync(folder)) return undefined
-  fs.mkdirSync(folder, { recursive: true })
+const openFolder = (folder: string): string | undefined => {
+  if (!makeFolder(folder, 0o755)) return undefined
   fs.chmodSync(folder, 0o755) // whatever our umask is
   return folder
 }

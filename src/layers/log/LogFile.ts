@@ -5,6 +5,7 @@ import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { ConfigInvalid } from "../../services/ClientConfig.ts"
+import { makeFolder } from "../makeFolder.ts"
 
 export const MAX_TOTAL_BYTES = 100 * 1024 * 1024
 const YOUNG_MILLIS = 5 * 60_000
@@ -58,7 +59,7 @@ export const open = (
     const file = path.resolve(folder, `${base}.${stamp(new Date())}.log`)
     yield* Effect.try({
       try: () => {
-        fs.mkdirSync(folder, { recursive: true, mode: 0o750 })
+        makeFolder(folder, 0o750)
         fs.accessSync(folder, fs.constants.W_OK)
       },
       catch: (cause) =>

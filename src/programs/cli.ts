@@ -9,7 +9,8 @@ import type * as Redacted from "effect/Redacted"
 import { version } from "../model/version.ts"
 import { parseIp } from "../protocol/wire/address.ts"
 import type { ClientSettings } from "../services/ClientConfig.ts"
-import { rootHelp, routeHelp } from "./help.ts"
+import { helpFor } from "./help.ts"
+import { signInCommand, signOutCommand, statusCommand } from "./operatorCommands.ts"
 import { clientOptions } from "./options.ts"
 import { EXIT, outcome } from "./outcome.ts"
 
@@ -82,15 +83,16 @@ const command = (token: Redacted.Redacted | undefined) => {
         return yield* wiring.runRouteExplain(settings, destination, json)
       })
   )
-  const route = Command.make("route", {}, () => Effect.sync(() => process.stdout.write(routeHelp))).pipe(
-    Command.withSubcommands([explain])
-  )
+  const showRouteHelp = Effect.sync(() => process.stdout.write(helpFor(["route"], version)))
+  const route = Command.make("route", {}, () => showRouteHelp).pipe(Command.withSubcommands([explain]))
   const dnsCleanup = Command.make(
     "dns-cleanup",
     {},
     () => Effect.flatMap(Effect.promise(() => import("./wiring.ts")), (wiring) => wiring.runDnsCleanup)
   )
-  return Command.withSubcommands(root, [standalone, route, dnsCleanup])
+  const settings = Effect.map(root, ({ settings }) => settings)
+  const operator = [statusCommand(settings), signInCommand(settings), signOutCommand(settings)] as const
+  return Command.withSubcommands(root, [standalone, ...operator, route, dnsCleanup])
 }
 
 const wantsHelp = (args: ReadonlyArray<string>): boolean =>
@@ -105,7 +107,7 @@ export const run = (input: ProcessInput): Effect.Effect<number> =>
       return yield* lab.run(args.slice(1), input.token)
     }
     if (args[0] === "help" || wantsHelp(args)) {
-      process.stdout.write(args[0] === "route" ? routeHelp : rootHelp(version, "auto"))
+      process.stdout.write(helpFor(args, version))
       return EXIT.done
     }
     if (args.includes("--version") || args.includes("-V")) {

@@ -6,6 +6,7 @@ import * as Stream from "effect/Stream"
 import * as os from "node:os"
 import { version } from "../model/version.ts"
 import { ClientConfig } from "../services/ClientConfig.ts"
+import { ControlServer } from "../services/ControlServer.ts"
 import { DeviceIdentity } from "../services/DeviceIdentity.ts"
 import { DnsControl } from "../services/DnsControl.ts"
 import { TokenStore } from "../services/TokenStore.ts"
@@ -102,6 +103,13 @@ export const connect = Effect.gen(function*() {
   if (config.check) return yield* Effect.logInfo("configuration is valid")
   yield* Effect.scoped(Effect.gen(function*() {
     const session = yield* (yield* Tunnel).start({ token, device })
+    yield* (yield* ControlServer).serve(session).pipe(
+      Effect.catchTag(
+        "ControlUnavailable",
+        "UnsupportedPlatform",
+        (error) => Effect.logWarning(`status will not work: ${error.message}`)
+      )
+    )
     const firstInterface = yield* Deferred.make<void>()
     const told: Told = { hasSignedIn: false, portalReason: undefined }
     yield* session.events.pipe(

@@ -6,6 +6,9 @@ and carries traffic for the resources that the account may reach to their gatewa
 
 Usage:
   firezone-headless-client [OPTIONS]                      run the client until Ctrl+C or SIGTERM
+  firezone-headless-client [OPTIONS] status               what the running client does, --watch to follow it
+  firezone-headless-client [OPTIONS] sign-in              get a token with a browser, and store it
+  firezone-headless-client [OPTIONS] sign-out             remove the stored token
   firezone-headless-client [OPTIONS] route explain ADDR   which way a packet to ADDR leaves outside the tunnel, and why
   firezone-headless-client dns-cleanup                    take back the DNS settings of a client that was killed
   firezone-headless-client lab COMMAND                    a small Internet on this machine to try the client in
@@ -30,7 +33,8 @@ Options (each has a variable; the option wins):
       --state-dir DIR             FIREZONE_STATE_DIR   folder of the device id file
                                                        [/var/lib/dev.firezone.client/config]
       --control-socket PATH       FIREZONE_CONTROL_SOCKET
-                                                       reserved for the status command of a later version
+                                                       where the running client answers
+                                                       [/run/dev.firezone.client/headless-NAME.sock]
       --no-offloads               FIREZONE_NO_OFFLOADS send and receive packets one by one, to find a fault [no]
       --no-telemetry              FIREZONE_NO_TELEMETRY
                                                        accepted; this client sends no telemetry
@@ -43,13 +47,63 @@ Log level: RUST_LOG or FIREZONE_LOG (error, warn, info, debug, trace; or target=
 Exit codes: 0 done; 1 configuration or another error; 2 wrong usage; 3 the portal refused the token; 4 the tunnel device
 cannot be made; 5 the portal was out of reach for too long; 130 interrupted twice.
 
+Each command explains itself: firezone-headless-client COMMAND --help
+
 Try it without an account:  npm run lab
 `
 
-export const routeHelp = `Usage: firezone-headless-client [--tun-name NAME] route explain ADDRESS [--json]
+const routeHelp = `Usage: firezone-headless-client [--tun-name NAME] route explain ADDRESS [--json]
 
 Shows which local address, interface and next hop a packet to ADDRESS uses outside the tunnel, and why the other ways lost.
 ADDRESS is an IPv4 or IPv6 address.
 
   --json    print one JSON object
 `
+
+const statusHelp = `Usage: firezone-headless-client [--tun-name NAME] [--control-socket PATH] status [--json] [--watch]
+
+Shows what the client that runs on this machine does: whether it is signed in, its addresses, the state of each resource,
+the path to each gateway, traffic, the route cache and what was dropped. Only root and the user that the client runs as
+may ask. A client with another --tun-name or --control-socket is found with the same options.
+
+  --json    print one JSON object, as docs/status.md describes it
+  --watch   go on once a second until Ctrl+C or the end of the client; on a terminal the screen is redrawn, otherwise and
+            with --json one status follows the other
+
+Exit codes: 0 it runs and is signed in; 1 no client runs, or it gave no answer; 2 wrong usage; 4 not permitted; 5 it runs
+and is not signed in now. With --watch: 0 after Ctrl+C, 1 when the client ends.
+`
+
+const signInHelp =
+  `Usage: firezone-headless-client [--token-path FILE] sign-in [--auth-base-url URL] [--account-slug SLUG]
+
+Shows an address to sign in at with a browser on any machine, asks for the token that you get there, without showing it,
+and stores it where only root can read it. Needs root and a terminal. Nothing is sent anywhere.
+
+  --auth-base-url URL    FIREZONE_AUTH_BASE_URL  [https://app.firezone.dev]
+  --account-slug SLUG    FIREZONE_ACCOUNT_SLUG   the account, as in its address [asked for in the browser]
+
+Exit codes: 0 stored, or cancelled; 1 it cannot be stored, or there is no terminal; 2 wrong usage.
+`
+
+const signOutHelp = `Usage: firezone-headless-client [--token-path FILE] sign-out [--force]
+
+Removes the stored token from this machine. The portal is not told: delete the token there if somebody else may have it.
+
+  -f, --force    do not ask
+
+Exit codes: 0 removed, cancelled, or there was none; 1 it cannot be removed; 2 wrong usage.
+`
+
+const commandHelp: { readonly [command: string]: string } = {
+  "route": routeHelp,
+  "status": statusHelp,
+  "sign-in": signInHelp,
+  "sign-out": signOutHelp
+}
+
+/** Of the command among the arguments, else of the whole. */
+export const helpFor = (args: ReadonlyArray<string>, version: string): string => {
+  const command = args.find((arg) => Object.hasOwn(commandHelp, arg))
+  return command === undefined ? rootHelp(version, "auto") : commandHelp[command] as string
+}

@@ -6,6 +6,8 @@ import * as Layer from "effect/Layer"
 import type * as Redacted from "effect/Redacted"
 import * as DeviceIdentityHost from "../layers/config/DeviceIdentityHost.ts"
 import * as TokenStoreFile from "../layers/config/TokenStoreFile.ts"
+import * as ControlClientSocket from "../layers/control/ControlClientSocket.ts"
+import * as ControlServerHost from "../layers/control/ControlServerHost.ts"
 import * as ProtocolCryptoLive from "../layers/crypto/ProtocolCryptoLive.ts"
 import * as DnsControlHost from "../layers/dns/DnsControlHost.ts"
 import * as DnsForwarderLive from "../layers/dns/DnsForwarderLive.ts"
@@ -22,6 +24,7 @@ import * as DnsSocketLive from "../layers/socket/DnsSocketLive.ts"
 import * as kernelBuffers from "../layers/socket/kernelBuffers.ts"
 import * as PeerSocketHost from "../layers/socket/PeerSocketHost.ts"
 import * as SocketFactoryHost from "../layers/socket/SocketFactoryHost.ts"
+import * as PromptLive from "../layers/terminal/PromptLive.ts"
 import * as TunDeviceHost from "../layers/tun/TunDeviceHost.ts"
 import * as TunInterfaceHost from "../layers/tun/TunInterfaceHost.ts"
 import * as TunnelLive from "../layers/tunnel/TunnelLive.ts"
@@ -31,6 +34,8 @@ import { connect } from "./connect.ts"
 import { dnsCleanup } from "./dnsCleanup.ts"
 import { outcome } from "./outcome.ts"
 import { routeExplain } from "./routeExplain.ts"
+import { signIn, type SignInOptions, signOut } from "./signIn.ts"
+import { type Screen, status, type StatusOptions } from "./status.ts"
 
 /** The one cache: every layer below asks this very value, so that there is only one. */
 const lookups = ({ tunName }: Pick<ClientSettings, "tunName">) =>
@@ -63,9 +68,9 @@ export const outside = (settings: SocketSettings) =>
     Layer.provideMerge(routes(settings))
   )
 
-/** The whole session; needs only the settings. */
+/** The whole session and what answers about it; needs only the settings. */
 export const tunnel = (settings: SocketSettings & Pick<ClientSettings, "dnsControl">) =>
-  TunnelLive.layer.pipe(
+  Layer.merge(TunnelLive.layer, ControlServerHost.layer).pipe(
     Layer.provide(TunDeviceHost.layer),
     Layer.provide(TunInterfaceHost.layer),
     Layer.provide(ProtocolCryptoLive.layer),
@@ -109,3 +114,27 @@ export const runRouteExplain = (settings: ClientSettings, destination: IpAddress
   routeExplain(destination, json).pipe(
     Effect.provide(Layer.provideMerge(lookups(settings), log({ logDir: undefined }, process.stderr)))
   )
+
+/** Colours follow the terminal, and https://no-color.org. */
+const screen: Screen = {
+  isTerminal: process.stdout.isTTY === true,
+  hasColours: process.stdout.isTTY === true && !process.env["NO_COLOR"] && process.env["TERM"] !== "dumb",
+  rows: () => process.stdout.rows ?? 24,
+  write: (text) => Effect.sync(() => void process.stdout.write(text))
+}
+
+export const runStatus = (settings: ClientSettings, options: StatusOptions) =>
+  status(options, screen).pipe(
+    Effect.provide(Layer.provide(ControlClientSocket.layer, Layer.succeed(ClientConfig, settings)))
+  )
+
+const operator = (settings: ClientSettings) =>
+  Layer.mergeAll(TokenStoreFile.layer(undefined), PromptLive.layer).pipe(
+    Layer.provideMerge(Layer.succeed(ClientConfig, settings))
+  )
+
+export const runSignIn = (settings: ClientSettings, options: SignInOptions) =>
+  Effect.provide(signIn(options), operator(settings))
+
+export const runSignOut = (settings: ClientSettings, force: boolean) =>
+  Effect.provide(signOut(force), operator(settings))

@@ -2,6 +2,7 @@
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
+import { tokenIn } from "../protocol/portal/token.ts"
 import { ClientConfig, ConfigInvalid } from "../services/ClientConfig.ts"
 import { Prompt } from "../services/Prompt.ts"
 import { TokenStore } from "../services/TokenStore.ts"
@@ -31,9 +32,6 @@ const steps = (url: URL): string =>
   4. Paste it here and press Enter. It is not shown.
 `
 
-/** A token goes into an HTTP header, and comes from a clipboard. */
-const isToken = (text: string): boolean => /^[\x21-\x7e]+$/.test(text)
-
 /** Asks for a token and stores it. Whoever gives up has changed nothing. */
 export const signIn = (options: SignInOptions) =>
   Effect.gen(function*() {
@@ -43,11 +41,11 @@ export const signIn = (options: SignInOptions) =>
     yield* Console.log(steps(signInUrl(options)))
     const answer = yield* (yield* Prompt).secret("Token: ")
     if (answer === undefined) return yield* Console.log("Cancelled, nothing was stored.")
-    const token = Redacted.value(answer).trim()
-    if (!isToken(token)) {
+    const token = tokenIn(Redacted.value(answer))
+    if (token === undefined) {
       return yield* new ConfigInvalid({
         what: "the token",
-        why: token === "" ? "is empty" : "holds characters that no token has",
+        why: Redacted.value(answer).trim() === "" ? "is empty" : "holds characters that no token has",
         next: "Nothing was stored"
       })
     }

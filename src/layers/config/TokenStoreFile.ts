@@ -5,6 +5,7 @@ import * as Redacted from "effect/Redacted"
 import { randomBytes } from "node:crypto"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import { tokenIn } from "../../protocol/portal/token.ts"
 import { ClientConfig, ConfigInvalid } from "../../services/ClientConfig.ts"
 import { TokenStore } from "../../services/TokenStore.ts"
 import { makeFolder } from "../makeFolder.ts"
@@ -17,6 +18,15 @@ const OPEN_FLAGS = fs.constants.O_RDONLY | (fs.constants.O_NONBLOCK ?? 0) // non
 
 const reason = (cause: unknown): string => cause instanceof Error ? cause.message : String(cause)
 const codeOf = (cause: unknown): string | undefined => (cause as NodeJS.ErrnoException | undefined)?.code
+
+/** What is wrong with a token is told without showing any of it. */
+const parse = (text: string, what: string, ifEmpty: string): Redacted.Redacted | ConfigInvalid => {
+  if (text.trim() === "") return new ConfigInvalid({ what, why: "is empty", next: ifEmpty })
+  const token = tokenIn(text)
+  return token === undefined
+    ? new ConfigInvalid({ what, why: "holds characters that no token has" })
+    : Redacted.make(token)
+}
 
 const read = (file: string, platform: NodeJS.Platform): Redacted.Redacted | ConfigInvalid => {
   const what = `token file ${file}`
@@ -59,14 +69,9 @@ const read = (file: string, platform: NodeJS.Platform): Redacted.Redacted | Conf
     if (stat.size > MAX_TOKEN_BYTES) return new ConfigInvalid({ what, why: `is too long (${stat.size} bytes)` })
     const bytes = Buffer.alloc(MAX_TOKEN_BYTES)
     const length = fs.readSync(descriptor, bytes, 0, MAX_TOKEN_BYTES, 0)
-    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(0, length)).trim()
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(0, length))
     bytes.fill(0)
-    if (text === "") {
-      return new ConfigInvalid({ what, why: "is empty", next: "Put the service account's token into it" })
-    }
-    // A token goes into an HTTP header.
-    if (!/^[\x21-\x7e\s]+$/.test(text)) return new ConfigInvalid({ what, why: "holds characters that no token has" })
-    return Redacted.make(text)
+    return parse(text, what, "Put the service account's token into it")
   } catch (cause) {
     return cause instanceof TypeError
       ? new ConfigInvalid({ what, why: "is not UTF-8 text" })
@@ -122,12 +127,9 @@ export const layer = (
           : new ConfigInvalid({ what: `token file ${tokenPath}`, why: reason(cause) })
       return TokenStore.of({
         read: Effect.suspend(() => {
-          if (variable !== undefined) {
-            return Redacted.value(variable).trim() === ""
-              ? new ConfigInvalid({ what: "FIREZONE_TOKEN", why: "is empty", next: "Unset it to use the token file" })
-              : Effect.succeed(variable)
-          }
-          const result = read(tokenPath, platform)
+          const result = variable === undefined
+            ? read(tokenPath, platform)
+            : parse(Redacted.value(variable), "FIREZONE_TOKEN", "Unset it to use the token file")
           return result instanceof ConfigInvalid ? result : Effect.succeed(result)
         }),
         write: (token) => Effect.try({ try: () => write(tokenPath, token, platform), catch: failed }),

@@ -13,10 +13,11 @@ import { decodeClientPush, decodeGatewayPush } from "../../model/portal.ts"
 import { encodeClientRequest, type EncodedRequest, encodeGatewayRequest } from "../../model/portalRequest.ts"
 import type { decodeWith } from "../../model/portalValues.ts"
 import { version } from "../../model/version.ts"
-import { cleanToken, dialTarget, type Endpoint, loginUrl } from "../../protocol/portal/loginUrl.ts"
+import { dialTarget, type Endpoint, loginUrl } from "../../protocol/portal/loginUrl.ts"
 import type { ChannelEvent } from "../../protocol/portal/PhoenixChannel.ts"
 import { ReconnectBackoff } from "../../protocol/portal/ReconnectBackoff.ts"
 import type { Refusal } from "../../protocol/portal/refusal.ts"
+import { tokenIn } from "../../protocol/portal/token.ts"
 import { userAgent } from "../../protocol/portal/userAgent.ts"
 import { SocketAddress } from "../../protocol/wire/address.ts"
 import { HostResolver, type HostUnresolved } from "../../services/HostResolver.ts"
@@ -84,7 +85,9 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
     const open = Effect.fnUntraced(function*<Role extends PortalRole>(options: PortalOptions<Role>) {
       type Event = PortalEvent<PortalProtocol[Role]["push"]>
       const codec = codecs[options.role] as Codec<Role>
-      const token = Redacted.make(cleanToken(Redacted.value(options.token)))
+      const given = Redacted.value(options.token)
+      /** Empty if there is none, `undefined` if it cannot be sent. */
+      const token = Redacted.make(given === "" ? "" : tokenIn(given))
       const backoff = new ReconnectBackoff(options.maxPartitionTime && Duration.toMillis(options.maxPartitionTime))
       const superseded = Effect.unsafeMakeLatch()
       let publicKey = options.publicKey
@@ -98,10 +101,11 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
       // Connections that say goodbye. A new one does not wait for them; the end of the scope does.
       const goodbyes = yield* FiberSet.make<void>()
 
-      const upgradeRequest = (endpoint: Endpoint): Effect.Effect<UpgradeRequest, LoginFailed> => {
+      const upgradeRequest = (endpoint: Endpoint): Effect.Effect<UpgradeRequest, LoginFailed | TokenRejected> => {
         const url = loginUrl(options.url, options.role, endpoint, { ...options, publicKey })
         if (url === undefined) return new LoginFailed({ reason: `${options.url.protocol} is no WebSocket URL` })
         const bearer = Redacted.value(token)
+        if (bearer === undefined) return new TokenRejected({ detail: "it has characters that no token has" })
         return Effect.succeed({
           url,
           host: dialTarget(url).host,
@@ -123,10 +127,7 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
 
       /** Until it ends. */
       const attempt = Effect.gen(function*() {
-        if (!/^[\x21-\x7e]*$/.test(Redacted.value(token))) {
-          return yield* new TokenRejected({ detail: "it has characters that no token has" })
-        }
-        yield* upgradeRequest("v2") // so that an unusable URL fails before it is looked up
+        yield* upgradeRequest("v2") // so that an unusable URL or token fails before anything is looked up
         const target = dialTarget(options.url)
         const remotes = (yield* resolver.resolve(target.host)).map((address) => new SocketAddress(address, target.port))
         // v2 first each time: a portal may have been upgraded since.

@@ -65,6 +65,3 @@ export const dialTarget = (url: URL): { readonly host: string; readonly port: nu
 
 /** Whether a host is an IP literal, which has no name to verify or to look up. */
 export const isIpLiteral = (host: string): boolean => parseIp(host) !== undefined
-
-/** All whitespace goes: tokens are pasted from mails and files (portal spec section 2.2). */
-export const cleanToken = (token: string): string => token.replaceAll(/\s+/g, "")

@@ -40,8 +40,13 @@ const put = (content: string | Uint8Array, mode: number, owner = 0): void => {
 }
 
 describe("token from the variable", () => {
-  it.effect("is used as it is", () =>
-    Effect.map(read(` ${SECRET}\n`), (token) => assert.strictEqual(token, ` ${SECRET}\n`)))
+  it.effect("is used without any whitespace", () =>
+    Effect.map(read(` ${SECRET.slice(0, 3)}\n${SECRET.slice(3)}\n`), (token) => assert.strictEqual(token, SECRET)))
+  it.effect("is refused, and not shown, with characters that no token has", () =>
+    Effect.map(failure(`${SECRET}\u00e4`), (text) => {
+      assert.match(text, /FIREZONE_TOKEN: holds characters that no token has/)
+      assert.notInclude(text, SECRET)
+    }))
   it.effect("is refused when empty", () =>
     Effect.map(failure(" "), (text) => assert.match(text, /FIREZONE_TOKEN: is empty/)))
   it.effect("names both places when there is neither", () =>
@@ -52,10 +57,10 @@ describe("token from the variable", () => {
 })
 
 describeWith({ root: true }, "token file", () => {
-  it.effect("is trimmed, with mode 0600 and 0400", () =>
+  it.effect("is read without whitespace, with mode 0600 and 0400", () =>
     Effect.gen(function*() {
       for (const mode of [0o600, 0o400]) {
-        put(`${SECRET}\n`, mode)
+        put(`${SECRET.slice(0, 3)}\n${SECRET.slice(3)}\n`, mode)
         assert.strictEqual(yield* read(), SECRET)
         fs.rmSync(tokenPath())
       }
@@ -67,7 +72,7 @@ describeWith({ root: true }, "token file", () => {
         [() => put(SECRET, 0o600, 65534), /belong to root.*65534:65534.*chown/],
         [() => put("  \n", 0o600), /is empty/],
         [() => put(Uint8Array.of(0xff, 0xfe, 0x00), 0o600), /not UTF-8/],
-        [() => put("a\u0000b", 0o600), /characters that no token has/],
+        [() => put(`${SECRET}\u0000b`, 0o600), /characters that no token has/],
         [() => put("x".repeat(70_000), 0o600), /too long/],
         [() => fs.mkdirSync(tokenPath(), { recursive: true }), /not a regular file/]
       ]

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest"
-import { cleanToken, dialTarget, loginUrl, wireExternalId } from "../../../src/protocol/portal/loginUrl.ts"
+import { dialTarget, loginUrl, wireExternalId } from "../../../src/protocol/portal/loginUrl.ts"
+import { tokenIn } from "../../../src/protocol/portal/token.ts"
 import { semanticVersion, userAgent } from "../../../src/protocol/portal/userAgent.ts"
 
 const publicKey = Uint8Array.from({ length: 32 }, (_, i) => i)
@@ -58,7 +59,12 @@ describe("login URL (portal spec 2.1, test 2)", () => {
     expect(target("https://[::1]:8081/x")).toEqual({ host: "::1", port: 8081, secure: true })
   })
   it("strips every whitespace from the token", () => {
-    expect(cleanToken(" .SFM\tyNT\n Y=\u00a0\r\n")).toBe(".SFMyNTY=")
+    expect(tokenIn(" .SFM\tyNT\n Y=\u00a0\r\n")).toBe(".SFMyNTY=")
+  })
+  it("takes no token that a header cannot hold, and not an empty one", () => {
+    for (const text of ["", " \n", "a\u0000b", "t\u00f6ken", "a\u007f", "\u200bx"]) {
+      expect(tokenIn(text)).toBeUndefined()
+    }
   })
 })
 

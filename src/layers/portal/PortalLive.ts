@@ -89,6 +89,8 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
       /** Empty if there is none, `undefined` if it cannot be sent. */
       const token = Redacted.make(given === "" ? "" : tokenIn(given))
       const backoff = new ReconnectBackoff(options.maxPartitionTime && Duration.toMillis(options.maxPartitionTime))
+      const clock = yield* Effect.clock
+      const now = (): number => Number(clock.unsafeCurrentTimeNanos() / 1_000_000n)
       const superseded = Effect.unsafeMakeLatch()
       let publicKey = options.publicKey
       let live: { readonly channel: DrivenChannel; readonly endpoint: Endpoint } | undefined
@@ -155,7 +157,7 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
         const handle = (event: ChannelEvent): Effect.Effect<unknown, Ended> => {
           switch (event._tag) {
             case "Joined":
-              backoff.joined()
+              backoff.joined(now())
               status = { ...status, joins: status.joins + 1, lastError: undefined }
               return Effect.zipRight(
                 Effect.logDebug("portal connected").pipe(Effect.annotateLogs("endpoint", status.endpoint)),
@@ -217,7 +219,7 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
           }
           const lastError = new PortalDisconnected({ reason: end.reason, requested: false, cause: end.cause })
           const retry = end.retryAfterMillis === undefined
-            ? backoff.failed(yield* Random.next)
+            ? backoff.failed(yield* Random.next, now())
             : backoff.failedWithRetryAfter(end.retryAfterMillis)
           if (retry._tag === "Exhausted") {
             yield* failed(

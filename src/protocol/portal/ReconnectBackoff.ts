@@ -4,6 +4,8 @@ const INITIAL_BUDGET = 15_000
 const BASE = 500
 const FACTOR = 1.5
 const CAP = 60_000
+/** A portal that ends every session right after the join is not to be dialled without end. */
+const STABLE = 10_000
 /** `Retry-After: 0` must not become a busy loop, and a nonsensical one must not switch the client off. */
 const RETRY_AFTER_MIN = 500
 const RETRY_AFTER_MAX = 3_600_000
@@ -16,6 +18,7 @@ export type Retry =
 export class ReconnectBackoff {
   readonly #maxPartitionMillis: number
   #wasJoined = false
+  #joinedAt: number | undefined
   #failures = 0
   #spent = 0
 
@@ -25,7 +28,9 @@ export class ReconnectBackoff {
   }
 
   /** `random` is uniform in [0, 1). */
-  failed(random: number): Retry {
+  failed(random: number, now: number): Retry {
+    if (this.#joinedAt !== undefined && now - this.#joinedAt >= STABLE) this.#failures = 0
+    this.#joinedAt = undefined
     const budgetMillis = this.#wasJoined ? this.#maxPartitionMillis : INITIAL_BUDGET
     const base = Math.min(BASE * FACTOR ** this.#failures, CAP)
     const delayMillis = this.#wasJoined ? base * (1 + random) : INITIAL_DELAY
@@ -40,13 +45,17 @@ export class ReconnectBackoff {
     return { _tag: "Retry", delayMillis: Math.min(Math.max(millis, RETRY_AFTER_MIN), RETRY_AFTER_MAX) }
   }
 
-  joined(): void {
+  /** The budget starts over at once, the delays only if the session lasts. */
+  joined(now: number): void {
+    if (!this.#wasJoined) this.#failures = 0
     this.#wasJoined = true
-    this.reset()
+    this.#joinedAt = now
+    this.#spent = 0
   }
 
   /** For a reconnect that was asked for. */
   reset(): void {
+    this.#joinedAt = undefined
     this.#failures = 0
     this.#spent = 0
   }

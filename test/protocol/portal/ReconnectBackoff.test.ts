@@ -3,7 +3,7 @@ import { ReconnectBackoff } from "../../../src/protocol/portal/ReconnectBackoff.
 
 const delays = (backoff: ReconnectBackoff, count: number, random = 0) =>
   Array.from({ length: count }, () => {
-    const retry = backoff.failed(random)
+    const retry = backoff.failed(random, 0)
     return retry._tag === "Retry" ? retry.delayMillis : retry._tag
   })
 
@@ -13,7 +13,7 @@ describe("reconnect backoff (portal spec 4, test 5)", () => {
   })
   it("grows from 0.5 s by half up to 60 s after a join, times [1, 2), for ever", () => {
     const backoff = new ReconnectBackoff(undefined)
-    backoff.joined()
+    backoff.joined(0)
     expect(delays(backoff, 4)).toEqual([500, 750, 1125, 1687.5])
     delays(backoff, 20)
     expect(delays(backoff, 1)).toEqual([60_000])
@@ -22,12 +22,29 @@ describe("reconnect backoff (portal spec 4, test 5)", () => {
   })
   it("counts delays against the partition limit, and a join or a reset starts over", () => {
     const backoff = new ReconnectBackoff(2000)
-    backoff.joined()
+    backoff.joined(0)
     expect(delays(backoff, 3)).toEqual([500, 750, "Exhausted"])
-    backoff.joined()
+    backoff.joined(-10_000)
     expect(delays(backoff, 1)).toEqual([500])
     backoff.reset()
     expect(delays(backoff, 3)).toEqual([500, 750, "Exhausted"])
+  })
+  it("does not start over with a portal that ends every session right after the join", () => {
+    const backoff = new ReconnectBackoff(2000)
+    for (let i = 0; i < 5; i++) backoff.failed(0, 0)
+    const next = (joinedFor: number) => {
+      backoff.joined(1000)
+      return backoff.failed(0, 1000 + joinedFor)
+    }
+    expect([next(0), next(9999), next(9999)].map((retry) => retry._tag === "Retry" && retry.delayMillis))
+      .toEqual([500, 750, 1125])
+    // The budget is for being without the portal.
+    for (let i = 0; i < 20; i++) next(0)
+    expect(next(10_000)).toEqual({ _tag: "Retry", delayMillis: 500 })
+    expect(next(0)).toEqual({ _tag: "Retry", delayMillis: 750 })
+    backoff.joined(0)
+    backoff.reset()
+    expect(backoff.failed(0, 0)).toEqual({ _tag: "Retry", delayMillis: 500 })
   })
   it("takes the portal's word without spending budget, within bounds", () => {
     const backoff = new ReconnectBackoff(undefined)

@@ -1,3 +1,4 @@
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
@@ -189,7 +190,7 @@ const make = (options: DnsControlOptions) =>
       if (wanted === undefined || !isSettled) return
       yield* backend.apply(wanted)
       complaint = undefined
-      const now = performance.now()
+      const now = yield* Clock.currentTimeMillis
       const isNews = now - repairedAt > QUIET_MILLIS
       repairedAt = now
       yield* (isNews ? Effect.logWarning : Effect.logDebug)(

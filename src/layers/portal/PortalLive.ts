@@ -46,6 +46,7 @@ import {
   type UpgradeRefused,
   type UpgradeRequest
 } from "./openWebSocket.ts"
+import { seldom } from "./seldom.ts"
 
 /** Events that the reader has not taken; then the socket is not read. */
 const MAX_EVENTS = 64
@@ -92,6 +93,7 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
       const clock = yield* Effect.clock
       const now = (): number => Number(clock.unsafeCurrentTimeNanos() / 1_000_000n)
       const superseded = Effect.unsafeMakeLatch()
+      const warnings: SeldomWarnings = { frame: seldom(), message: seldom(), parts: seldom() }
       let publicKey = options.publicKey
       let live: { readonly channel: DrivenChannel; readonly endpoint: Endpoint } | undefined
       let status: Omit<PortalStatus, "state"> & { readonly state: "connecting" | "disconnected" | "failed" } = {
@@ -165,13 +167,13 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
               )
             case "Push":
               return Effect.flatMap(
-                readPush(codec.decode, event.event, event.payload),
+                readPush(codec.decode, event.event, event.payload, warnings),
                 (push) => push === undefined ? Effect.void : Queue.offer(events, { _tag: "Message", push })
               )
             case "RequestRefused":
               return Effect.annotateLogs(Effect.logDebug("the portal refused a request"), "reason", event.reason)
             case "Skipped":
-              return Effect.annotateLogs(Effect.logWarning("portal frame skipped"), "why", event.why)
+              return warnings.frame(Effect.annotateLogs(Effect.logWarning("portal frame skipped"), "why", event.why))
             case "Disconnecting":
               farewell = event.reason
               return Effect.annotateLogs(Effect.logWarning("the portal ends the session"), "reason", event.reason)
@@ -305,11 +307,21 @@ const endOfRefusal = (refusal: Refusal): Ended => {
   }
 }
 
+interface SeldomWarnings {
+  /** No frame of the protocol. */
+  readonly frame: ReturnType<typeof seldom>
+  /** No message of this event. */
+  readonly message: ReturnType<typeof seldom>
+  /** A message that was read in part. */
+  readonly parts: ReturnType<typeof seldom>
+}
+
 /** The message, unless it has no effect; what was wrong with it is logged, by the names of members only. */
 const readPush = <Push>(
   decode: ReturnType<typeof decodeWith<Push>>,
   event: string,
-  payload: unknown
+  payload: unknown,
+  warnings: SeldomWarnings
 ): Effect.Effect<Push | undefined> => {
   const decoded = decode(event, payload)
   if (Either.isLeft(decoded)) {
@@ -319,17 +331,17 @@ const readPush = <Push>(
         Effect.annotateLogs("event", event.slice(0, 64)),
         Effect.as(undefined)
       )
-      : Effect.logWarning("portal message cannot be read").pipe(
-        Effect.annotateLogs({ event, why }),
-        Effect.as(undefined)
-      )
+      : warnings.message(
+        Effect.annotateLogs(Effect.logWarning("portal message cannot be read"), { event, why })
+      ).pipe(Effect.as(undefined))
   }
   const { message, skipped } = decoded.right
   if (skipped.length === 0) return Effect.succeed(message)
-  return Effect.logWarning("parts of a portal message left out").pipe(
-    Effect.annotateLogs({ event, count: skipped.length, first: skipped[0] }),
-    Effect.as(message)
-  )
+  return warnings.parts(
+    Effect.logWarning("parts of a portal message left out").pipe(
+      Effect.annotateLogs({ event, count: skipped.length, first: skipped[0] })
+    )
+  ).pipe(Effect.as(message))
 }
 
 /** The v2 endpoint is unknown to portals before mid-2026 (portal spec section 12.3). */

@@ -86,7 +86,12 @@ export class Account {
     const machine = new Machine<ClientTunnel>(this.#world, {
       id: uuid(0xc00 + number),
       lan,
-      make: (node) => new ClientTunnel({ node, crypto: cryptoFrom(this.#world.random) }),
+      make: (node) =>
+        new ClientTunnel({
+          node,
+          crypto: cryptoFrom(this.#world.random),
+          unixEpochMillis: this.#world.unixEpochMillis
+        }),
       onPacket: (packet) => this.#options.onClientPacket(client, packet),
       onEvents: ({ core }) => {
         for (let event = core.pollEvent(); event !== undefined; event = core.pollEvent()) {

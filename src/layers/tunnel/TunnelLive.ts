@@ -12,7 +12,7 @@ import type { SavedName } from "../../protocol/dns/ResourceResolver.ts"
 import { Node } from "../../protocol/node/Node.ts"
 import { ClientTunnel } from "../../protocol/tunnel/ClientTunnel.ts"
 import type { ClientTunnelEvent } from "../../protocol/tunnel/types.ts"
-import { type IpAddress, SocketAddress } from "../../protocol/wire/address.ts"
+import { familyOf, type IpAddress, SocketAddress } from "../../protocol/wire/address.ts"
 import { ClientConfig } from "../../services/ClientConfig.ts"
 import { DnsControl } from "../../services/DnsControl.ts"
 import { DnsForwarder } from "../../services/DnsForwarder.ts"
@@ -78,8 +78,9 @@ const make = Effect.gen(function*() {
 
     const tun = yield* devices.open({ name: config.tunName, offloads: config.offloads })
     const began = now()
-    const node = new Node({ crypto, now: began, unixEpochMillis: Date.now() - began })
-    const core = new ClientTunnel({ node, crypto, savedNames })
+    const unixEpochMillis = Date.now() - began
+    const node = new Node({ crypto, now: began, unixEpochMillis })
+    const core = new ClientTunnel({ node, crypto, savedNames, unixEpochMillis })
     core.setInternetResourceState(config.activateInternetResource, began)
     const forwarding = yield* forwarder.open((id, outcome) => {
       core.dnsResponse(id, outcome, now())
@@ -169,7 +170,10 @@ const make = Effect.gen(function*() {
             interfaceConfig = { ipv4, ipv6, routes }
             // Routes before DNS: nobody is to be sent to addresses that lead nowhere yet.
             const works = yield* tun.configure(interfaceConfig)
-            yield* dnsControl.set({ interfaceName: tun.name, servers: [...dnsBySentinel.keys()], searchDomain })
+            const servers = [...dnsBySentinel.keys()].filter((server) =>
+              familyOf(server) === 4 ? works.ipv4 : works.ipv6
+            )
+            yield* dnsControl.set({ interfaceName: tun.name, servers, searchDomain })
             interfaceStatus = { name: tun.name, ipv4, ipv6, works }
             yield* publish({ _tag: "InterfaceUp", ipv4, ipv6, searchDomain })
             return

@@ -15,7 +15,7 @@ import { TunAddresses } from "./TunAddresses.ts"
 import type { BufferedPacket } from "./UniquePacketBuffer.ts"
 
 /** As a connection that is not idle (connectivity spec 12.4), milliseconds. */
-const IN_USE = 20_000
+export const IN_USE = 20_000
 
 /** What happens elsewhere when access changes. */
 export interface ClientAccessHooks {
@@ -26,8 +26,8 @@ export interface ClientAccessHooks {
   readonly abandoned: (resource: ResourceId, now: number) => void
   /** The resource is not reached through its gateway any more. */
   readonly detached: (resource: ClientResource) => void
-  /** A connection is over; `gateway` if it was to one that we knew. */
-  readonly peerLost: (id: PeerId, gateway: GatewayPeer | undefined, now: number) => void
+  /** The connection to a gateway is over. */
+  readonly peerLost: (gateway: GatewayPeer) => void
 }
 
 /**
@@ -79,18 +79,27 @@ export class ClientAccess {
     this.#portalIsAway = true
   }
 
+  /** Whether the portal has said, since it was last away, all that it begins with. */
+  get isPortalThere(): boolean {
+    return !this.#portalIsAway
+  }
+
+  /**
+   * Whether the portal is there to hear a request, and what it grants can be used. A new key comes with new credentials
+   * for the relays, which start over then.
+   */
+  get mayAsk(): boolean {
+    return !this.#portalIsAway && !this.#node.awaitsRelays
+  }
+
   /** The portal has said all that it begins with. */
   initialized(now: number): void {
     if (this.#portalIsAway) this.#pending.askAgain(now)
     this.#portalIsAway = false
   }
 
-  /**
-   * What the portal is to be asked: not before it is there to hear, and what it grants can be used. A new key comes with
-   * new credentials for the relays, which start over then.
-   */
+  /** What the portal is to be asked, if it may be. */
   pollRequest(): ClientRequest | undefined {
-    if (this.#portalIsAway || this.#node.awaitsRelays) return undefined
     const resourceId = this.#pending.pollIntent()
     if (resourceId === undefined) return undefined
     const connectedGatewayIds = this.#preferences.order(
@@ -189,8 +198,8 @@ export class ClientAccess {
     this.#events.candidates.forget(id)
     const peer = this.#peers.get(id)
     this.#peers.delete(id)
-    this.#hooks.peerLost(id, peer, now)
     if (peer === undefined) return
+    this.#hooks.peerLost(peer)
     for (let lost = peer.waiting?.size ?? 0; lost > 0; lost--) this.#drops.add("not-connected")
     for (const resource of this.resources) {
       if (resource.gateway !== peer) continue

@@ -9,7 +9,7 @@ export interface ClientEventSources {
   /** `undefined` before the portal has named addresses. */
   readonly config: () => TunConfig | undefined
   readonly resources: () => ReadonlyArray<ResourceView>
-  /** The next resource to ask the portal for. */
+  /** The next resource or device to ask the portal for. */
   readonly authorization: () => ClientRequest | undefined
 }
 
@@ -17,7 +17,10 @@ export interface ClientEventSources {
 export class ClientEvents {
   readonly config: Tracked<TunConfig>
   readonly resources: Tracked<ReadonlyArray<ResourceView>>
+  /** For gateways. */
   readonly candidates = new CandidateBatches()
+  /** For other clients. */
+  readonly deviceCandidates = new CandidateBatches()
   readonly #authorization: () => ClientRequest | undefined
   readonly #queue: Array<ClientTunnelEvent> = []
   readonly #notified = { AllGatewaysOffline: new Set<ResourceId>(), GatewayVersionMismatch: new Set<ResourceId>() }
@@ -49,6 +52,17 @@ export class ClientEvents {
     this.#notified.GatewayVersionMismatch.delete(resource)
   }
 
+  /** Candidates stay here while the portal is away. */
+  holdCandidates(): void {
+    this.candidates.hold()
+    this.deviceCandidates.hold()
+  }
+
+  releaseCandidates(): void {
+    this.candidates.release()
+    this.deviceCandidates.release()
+  }
+
   poll(): ClientTunnelEvent | undefined {
     const config = this.config.poll()
     if (config !== undefined) return { _tag: "TunConfigUpdated", config }
@@ -67,6 +81,13 @@ export class ClientEvents {
         kind === "added"
           ? { _tag: "NewGatewayIceCandidates", gatewayId: peer, candidates }
           : { _tag: "InvalidateGatewayIceCandidates", gatewayId: peer, candidates }
+      )
+    }
+    for (const { candidates, kind, peer } of this.deviceCandidates.take()) {
+      this.request(
+        kind === "added"
+          ? { _tag: "NewClientIceCandidates", clientId: peer, candidates }
+          : { _tag: "InvalidateClientIceCandidates", clientId: peer, candidates }
       )
     }
   }

@@ -13,11 +13,11 @@ import { familyOf, type IpAddress, type SocketAddress } from "../wire/address.ts
 import { IcmpError, isIcmpError, parseIcmpError, writeIcmpError } from "../wire/icmp.ts"
 import { IpPacket, isMulticast, MAX_PACKET_LENGTH, PacketKind } from "../wire/ip.ts"
 import { wordsOf } from "../wire/ipWords.ts"
+import type { CandidateBatches } from "./CandidateBatches.ts"
 import { ClientAccess } from "./ClientAccess.ts"
+import { ClientDevices, Outward } from "./ClientDevices.ts"
 import { ClientDns, type OutsideQuery, resourceOf } from "./ClientDns.ts"
 import { ClientEvents } from "./ClientEvents.ts"
-import type { ClientExtension } from "./ClientExtension.ts"
-import type { ClientResource } from "./ClientResource.ts"
 import { type ControlEvent, isControlPacket, readControlEvent } from "./controlPacket.ts"
 import { DropCounts, type DropReason } from "./DropCounts.ts"
 import type { GatewayPeer } from "./GatewayPeer.ts"
@@ -33,8 +33,8 @@ export interface ClientTunnelOptions {
   readonly crypto: Pick<Crypto, "randomBytes">
   /** What the session before in this process left: applications may still use the addresses of its names. */
   readonly savedNames?: ReadonlyArray<SavedName> | undefined
-  /** Device pools. */
-  readonly extension?: ClientExtension | undefined
+  /** Unix time in milliseconds at `now` = 0, for the expiry of what other clients are granted. */
+  readonly unixEpochMillis: number
 }
 
 type DomainStatus = Extract<ControlEvent, { readonly _tag: "DomainStatus" }>
@@ -53,11 +53,11 @@ export class ClientTunnel {
   /** What `networkInput` found for the TUN device, when it returned true. */
   readonly packet: InnerPacket
   readonly #node: NodeApi
-  readonly #extension: ClientExtension | undefined
   readonly #drops = new DropCounts()
   readonly #packets = new PacketQueue()
   readonly #events: ClientEvents
   readonly #access: ClientAccess
+  readonly #devices: ClientDevices
   readonly #dns: ClientDns
   readonly #sender: PeerSender
   readonly #outbound = new IpPacket()
@@ -68,25 +68,32 @@ export class ClientTunnel {
   #addresses: TunAddresses | undefined
   #closed = false
 
-  constructor({ crypto, extension, node, savedNames }: ClientTunnelOptions) {
+  constructor({ crypto, node, savedNames, unixEpochMillis }: ClientTunnelOptions) {
     this.#node = node
-    this.#extension = extension
     this.transmit = node.transmit
     this.packet = node.packet
     this.#sender = new PeerSender(node, this.#drops)
     this.#events = new ClientEvents({
       config: () => this.#tunConfig(),
       resources: () => this.#access.resources.views(this.#access.sites),
-      authorization: () => this.#access.pollRequest()
+      authorization: () => this.#access.mayAsk ? this.#access.pollRequest() ?? this.#devices.pollRequest() : undefined
     })
+    this.#devices = new ClientDevices(
+      { node, events: this.#events, drops: this.#drops, sender: this.#sender, unixEpochMillis },
+      {
+        addresses: () => this.#addresses,
+        portalIsThere: () => this.#access.isPortalThere,
+        release: (packets, now) => this.#release(packets, now)
+      }
+    )
     this.#access = new ClientAccess(node, this.#events, this.#drops, {
-      resourceAdded: (resource, now) => {
-        this.#dns.resourceAdded(resource)
-        if (isPool(resource)) this.#extension?.resourceAdded(resource.resource, now)
+      resourceAdded: (added) => {
+        this.#dns.resourceAdded(added)
+        if (added.resource.type === "static_device_pool") this.#devices.setPool(added.resource)
       },
       resourceRemoved: (resource, now) => {
         this.#dns.resourceRemoved(resource, now)
-        if (isPool(resource)) this.#extension?.resourceRemoved(resource.resource, now)
+        this.#devices.removePool(resource.id)
       },
       granted: (resource, packets, now) => {
         this.#release(packets, now)
@@ -94,10 +101,7 @@ export class ClientTunnel {
       },
       abandoned: (resource, now) => this.#dns.abandoned(resource, now),
       detached: (resource) => this.#dns.nat.forgetResource(resource),
-      peerLost: (id, gateway, now) => {
-        this.#extension?.peerLost(id, now)
-        if (gateway !== undefined) this.#dns.nat.forgetGateway(gateway)
-      }
+      peerLost: (gateway) => this.#dns.nat.forgetGateway(gateway)
     })
     this.#dns = new ClientDns({
       addresses: () => this.#addresses,
@@ -145,8 +149,8 @@ export class ClientTunnel {
   handleTimeout(now: number): void {
     if (this.#closed) return
     this.#node.handleTimeout(now)
-    this.#extension?.handleTimeout(now)
     this.#drainNode(now)
+    this.#devices.handleTimeout(now)
     this.#access.handleTimeout(now)
     this.#dns.handleTimeout(now)
   }
@@ -167,7 +171,7 @@ export class ClientTunnel {
       this.#node.pollTimeout() ?? Number.POSITIVE_INFINITY,
       this.#access.sites.pollTimeout() ?? Number.POSITIVE_INFINITY,
       this.#dns.pollTimeout(),
-      this.#extension?.pollTimeout() ?? Number.POSITIVE_INFINITY
+      this.#devices.pollTimeout()
     )
     return next === Number.POSITIVE_INFINITY ? undefined : next
   }
@@ -184,13 +188,12 @@ export class ClientTunnel {
         this.#setInterface(push.init.interface, now)
         this.#access.setResources(push.init.resources, now)
         this.#node.updateRelays([], push.init.relays, now)
+        if (!this.#access.isPortalThere) this.#devices.askAgain(now)
         this.#access.initialized(now)
-        // The authorizations of other clients to reach this one.
-        this.#extension?.handlePush(push, now)
+        this.#devices.retain(push.init.authorizations)
         break
       case "ConfigChanged":
         this.#setInterface(push.interface, now)
-        this.#extension?.handlePush(push, now)
         break
       case "ResourceCreatedOrUpdated":
         this.#access.upsert(push.resource, now)
@@ -218,20 +221,19 @@ export class ClientTunnel {
         this.#dns.handlePush(push, now)
         break
       default:
-        if (this.#extension === undefined) this.#drops.add("unserved-push")
-        else this.#extension.handlePush(push, now)
+        this.#devices.handlePush(push, now)
     }
     this.#drainNode(now)
   }
 
   /** Candidates that were held back go out (15.3); the portal's `Init` follows. */
   portalConnected(_now: number): void {
-    this.#events.candidates.release()
+    this.#events.releaseCandidates()
   }
 
   /** Connections live on (16.2). Candidates are held back, and until the next `Init` requests for access. */
   portalDisconnected(_now: number): void {
-    this.#events.candidates.hold()
+    this.#events.holdCandidates()
     this.#access.portalDisconnected()
   }
 
@@ -279,12 +281,13 @@ export class ClientTunnel {
     this.#drainNode(now, true)
   }
 
-  /** Says goodbye to every gateway. Afterwards there are only these goodbyes to send, and every input is dropped. */
+  /** Says goodbye to every peer. Afterwards there are only these goodbyes to send, and every input is dropped. */
   close(now: number): void {
     if (this.#closed) return
     this.#closed = true
     this.#node.closeAll(now)
     this.#access.clearPeers()
+    this.#devices.clear()
   }
 
   status(now: number): ClientTunnelStatus {
@@ -305,8 +308,11 @@ export class ClientTunnel {
     if (own === undefined) return this.#drop("no-interface")
     if (!own.includes(version, packet.source)) return this.#drop("not-tunnel-source")
     if (own.includes(version, destination)) return this.#drop("packet-to-self")
-    if (this.#dns.tunInput(packet, now) || this.#extension?.tunInput(packet, now) === true) return false
+    if (this.#dns.tunInput(packet, now)) return false
     if (isSentinelAddress(version, destination)) return this.#drop("sentinel-without-dns")
+    const outward = this.#devices.tunInput(packet, now)
+    if (outward === Outward.Refused) return this.#refuse(packet, now)
+    if (outward !== Outward.Foreign) return outward === Outward.Sent
     if (packet.kind === PacketKind.OtherIcmp || packet.kind === PacketKind.Other) {
       return this.#drop(isIcmpError(packet) ? "outbound-icmp-error" : "unsupported-protocol")
     }
@@ -353,9 +359,11 @@ export class ClientTunnel {
   #admit(from: PeerId, packet: IpPacket, now: number): boolean {
     const peer = this.#access.peer(from)
     if (peer !== undefined && this.#dns.networkInput(packet, now)) return false
-    if (this.#extension?.networkInput(from, packet, now) === true) return false
     if (isControlPacket(packet)) return this.#handleControl(from, packet, now)
-    if (peer === undefined) return this.#drop("no-peer-state")
+    if (peer === undefined) {
+      const device = this.#devices.peer(from)
+      return device === undefined ? this.#drop("no-peer-state") : this.#devices.admit(device, packet, now)
+    }
     if (!this.#isAllowedSource(peer, packet)) return this.#drop("not-allowed")
     if (packet.kind === PacketKind.OtherIcmp) this.#heed(peer, packet, now)
     return true
@@ -373,7 +381,7 @@ export class ClientTunnel {
     if (event._tag === "DomainStatus") return this.#handleDomainStatus(from, event, now)
     if (event._tag !== "Goodbye") return this.#drop("unexpected-control-packet")
     this.#node.removeConnection(from)
-    this.#access.lose(from, "the gateway said goodbye", now)
+    this.#lose(from, `the ${this.#devices.peer(from) === undefined ? "gateway" : "device"} said goodbye`, now)
     return false
   }
 
@@ -414,22 +422,31 @@ export class ClientTunnel {
   #handleNodeEvent(event: NodeEvent, now: number, keepsPreference: boolean): void {
     switch (event._tag) {
       case "NewIceCandidate":
-        return this.#events.candidates.add(event.peer, event.candidate)
+        return this.#candidatesFor(event.peer).add(event.peer, event.candidate)
       case "InvalidateIceCandidate":
-        return this.#events.candidates.remove(event.peer, event.candidate)
+        return this.#candidatesFor(event.peer).remove(event.peer, event.candidate)
       case "ConnectionEstablished":
         return this.#established(event.peer, now)
       case "ConnectionFailed":
-        return this.#access.lose(event.peer, event.reason, now, keepsPreference)
+        return this.#lose(event.peer, event.reason, now, keepsPreference)
       case "ConnectionClosed":
-        return this.#access.lose(event.peer, "the connection was closed", now, keepsPreference)
+        return this.#lose(event.peer, "the connection was closed", now, keepsPreference)
       case "NoRelays":
         this.#events.request({ _tag: "NoRelays" })
     }
   }
 
+  #candidatesFor(peer: PeerId): CandidateBatches {
+    return this.#devices.peer(peer) === undefined ? this.#events.candidates : this.#events.deviceCandidates
+  }
+
+  #lose(id: PeerId, reason: string, now: number, keepsPreference = false): void {
+    this.#access.lose(id, reason, now, keepsPreference)
+    this.#devices.lose(id, reason, now, keepsPreference)
+  }
+
   #established(id: PeerId, now: number): void {
-    const peer = this.#access.established(id, now)
+    const peer = this.#access.established(id, now) ?? this.#devices.established(id)
     if (peer === undefined) return
     const { waiting } = peer
     peer.waiting = undefined
@@ -442,6 +459,7 @@ export class ClientTunnel {
     if (this.#addresses?.isSame(config.ipv4, config.ipv6) !== true) {
       this.#addresses = new TunAddresses(config.ipv4, config.ipv6)
       this.#dns.addressesChanged(now)
+      this.#devices.addressesChanged()
     }
     this.#dns.setInterface(config)
     this.#events.config.invalidate()
@@ -468,6 +486,3 @@ export class ClientTunnel {
     return false
   }
 }
-
-const isPool = ({ resource: { type } }: ClientResource): boolean =>
-  type === "static_device_pool" || type === "dynamic_device_pool"

@@ -31,7 +31,6 @@ export const dropReasons = [
   "grant-of-unknown-resource",
   "grant-without-request",
   "no-relays",
-  "unserved-push",
   "closed"
 ] as const
 export type DropReason = (typeof dropReasons)[number]

@@ -1,19 +1,18 @@
 import type { GatewayId, ResourceId, SiteId } from "../portal/types.ts"
 import type { Family, IpNetwork } from "../wire/address.ts"
 import type { IpWords } from "../wire/ipWords.ts"
+import type { WaitingPeer } from "./PeerSender.ts"
 import { permitAll } from "./PortFilter.ts"
 import { type PrefixEntry, PrefixTable } from "./PrefixTable.ts"
 import type { TunAddresses } from "./TunAddresses.ts"
 import type { UniquePacketBuffer } from "./UniquePacketBuffer.ts"
 
 /** What the client knows of a gateway that it has been granted (tunnel spec 8.3 and 9). */
-export class GatewayPeer {
+export class GatewayPeer implements WaitingPeer {
   readonly id: GatewayId
   readonly site: SiteId
   readonly addresses: TunAddresses
-  /** Packets that wait for the connection; routed again when it is up. */
   waiting: UniquePacketBuffer | undefined
-  /** Control packets that wait for the connection; they go out as they are. */
   waitingControl: Array<Uint8Array> | undefined
   /** The resources that are reached through it. */
   readonly #granted = new Set<ResourceId>()

@@ -1,15 +1,23 @@
 import { CIPHER_HEADROOM } from "../crypto.ts"
-import { Encapsulated, type NodeApi, type Transmit } from "../node/types.ts"
+import { Encapsulated, type NodeApi, type PeerId, type Transmit } from "../node/types.ts"
 import type { IpPacket } from "../wire/ip.ts"
 import type { DropCounts, DropReason } from "./DropCounts.ts"
-import type { GatewayPeer } from "./GatewayPeer.ts"
 import { TransmitQueue } from "./TransmitQueue.ts"
 import { bufferedPacket, UniquePacketBuffer } from "./UniquePacketBuffer.ts"
 
-/** Packets that wait for the connection to one gateway, and as many control packets. */
+/** Packets that wait for the connection to one peer, and as many control packets. */
 const PACKETS_PER_PEER = 128
 
-/** Seals packets for gateways, and keeps those whose connection is still coming up (tunnel spec 8.4). */
+/** A peer, and what waits for the connection to it. */
+export interface WaitingPeer {
+  readonly id: PeerId
+  /** Packets; routed again when the connection is up. */
+  waiting: UniquePacketBuffer | undefined
+  /** Packets of our own making; they go out as they are. */
+  waitingControl: Array<Uint8Array> | undefined
+}
+
+/** Seals packets for peers, and keeps those whose connection is still coming up (tunnel spec 8.4). */
 export class PeerSender {
   readonly #node: NodeApi
   readonly #drops: DropCounts
@@ -21,7 +29,7 @@ export class PeerSender {
   }
 
   /** Whether the packet, sealed in place, is to be sent now: as the node's `transmit` says. */
-  send(peer: GatewayPeer, packet: IpPacket, now: number): boolean {
+  send(peer: WaitingPeer, packet: IpPacket, now: number): boolean {
     if (peer.waiting === undefined) {
       const outcome = this.#node.encapsulate(peer.id, packet.buffer, packet.offset, packet.length, now)
       if (outcome === Encapsulated.Sent) return true
@@ -33,7 +41,7 @@ export class PeerSender {
   }
 
   /** A control packet goes out by itself, now or when the connection is up. */
-  sendControl(peer: GatewayPeer, packet: Uint8Array, now: number): void {
+  sendControl(peer: WaitingPeer, packet: Uint8Array, now: number): void {
     if (peer.waitingControl === undefined) {
       const { bytes, length } = bufferedPacket(packet, 0, packet.length)
       const outcome = this.#node.encapsulate(peer.id, bytes, CIPHER_HEADROOM, length, now)
@@ -49,7 +57,7 @@ export class PeerSender {
   }
 
   /** The connection is up. Packets that wait are routed again by the caller. */
-  releaseControl(peer: GatewayPeer, now: number): void {
+  releaseControl(peer: WaitingPeer, now: number): void {
     const waiting = peer.waitingControl ?? []
     peer.waitingControl = undefined
     for (const packet of waiting) this.sendControl(peer, packet, now)

@@ -24,6 +24,15 @@ export class PendingAuthorizations {
   readonly #intents = new Set<ResourceId>()
   #packets = 0
 
+  /** What is waited for. */
+  get targets(): ReadonlyArray<ResourceId> {
+    return [...this.#byResource.keys()]
+  }
+
+  get size(): number {
+    return this.#byResource.size
+  }
+
   has(resource: ResourceId): boolean {
     return this.#byResource.has(resource)
   }

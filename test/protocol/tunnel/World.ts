@@ -99,7 +99,11 @@ export class World {
   /** Both have signed in; relays are known to whoever `hasRelays` names. */
   constructor(resources: ReadonlyArray<Resource>, hasRelays: "both" | "gateway" = "both") {
     this.#resources = resources
-    this.client = new Machine(this, "198.51.100.1", (node) => new ClientTunnel({ node, crypto }))
+    this.client = new Machine(
+      this,
+      "198.51.100.1",
+      (node) => new ClientTunnel({ node, crypto, unixEpochMillis: UNIX_EPOCH_MILLIS })
+    )
     this.gateway = new Machine(
       this,
       "198.51.100.2",

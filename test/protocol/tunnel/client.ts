@@ -1,7 +1,6 @@
 /** A client's core over a `NodeDouble`, in the states that tests begin with. */
 import type { SavedName } from "../../../src/protocol/dns/ResourceResolver.ts"
 import type { ClientPush, ClientRequest, Resource, ResourceId } from "../../../src/protocol/portal/types.ts"
-import type { ClientExtension } from "../../../src/protocol/tunnel/ClientExtension.ts"
 import { ClientTunnel } from "../../../src/protocol/tunnel/ClientTunnel.ts"
 import type { ClientTunnelEvent, SiteState } from "../../../src/protocol/tunnel/types.ts"
 import { cryptoFrom, seeded } from "../../simulation/random.ts"
@@ -9,9 +8,14 @@ import { CLIENT_4, CLIENT_6, type Gateway, grant, init } from "./fixtures.ts"
 import { Harness } from "./NodeDouble.ts"
 import { udp } from "./packets.ts"
 
+/** Unix time in milliseconds at `now` = 0. */
+export const UNIX_EPOCH_MILLIS = 1.7e12
+
 export class ClientHarness extends Harness<ClientTunnel> {
-  constructor(extension?: ClientExtension, savedNames?: ReadonlyArray<SavedName>) {
-    super((node) => new ClientTunnel({ node, crypto: cryptoFrom(seeded(1)), extension, savedNames }))
+  constructor(savedNames?: ReadonlyArray<SavedName>) {
+    super((node) =>
+      new ClientTunnel({ node, crypto: cryptoFrom(seeded(1)), savedNames, unixEpochMillis: UNIX_EPOCH_MILLIS })
+    )
   }
 
   push(push: ClientPush): void {

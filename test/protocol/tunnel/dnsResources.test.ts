@@ -141,7 +141,7 @@ describe("a name of a resource", () => {
     const before = client(corp)
     answerTo(before, "a.corp.test")
     answerTo(before, "b.corp.test")
-    const after = new ClientHarness(undefined, before.core.savedNames())
+    const after = new ClientHarness(before.core.savedNames())
     after.push(init([corp]))
     after.core.setSystemResolvers([ip("192.0.2.53")])
     after.events()

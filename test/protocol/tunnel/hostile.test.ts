@@ -102,7 +102,11 @@ describe("noise of every length", () => {
   })
   it("from the network is dropped by real nodes", () => {
     const cores = [
-      new ClientTunnel({ node: new Node({ crypto, now: 0, unixEpochMillis: 1.7e12 }), crypto }),
+      new ClientTunnel({
+        node: new Node({ crypto, now: 0, unixEpochMillis: 1.7e12 }),
+        crypto,
+        unixEpochMillis: 1.7e12
+      }),
       new GatewayTunnel({ node: new Node({ crypto, now: 0, unixEpochMillis: 1.7e12 }), unixEpochMillis: 1.7e12 })
     ]
     const random = noise(3)

@@ -224,8 +224,8 @@ describe("the full list", () => {
   })
 })
 
-describe("pushes that concern what this client does not serve", () => {
-  it("are counted, and resources of those types are listed without a route", () => {
+describe("the list of resources", () => {
+  it("has no device pools in it, and pushes about clients that nobody knows change nothing", () => {
     const dns: Resource = {
       type: "dns",
       id: uuid(5),
@@ -240,7 +240,9 @@ describe("pushes that concern what this client does not serve", () => {
     expect(client.core.status(client.now).resources).toMatchObject([{ type: "dns", address: "wiki.corp.test" }])
     client.push({ _tag: "RejectAccess", clientId: uuid(7), resourceId: uuid(6) })
     client.push({ _tag: "ClientIceCandidates", clientId: uuid(7), candidates: [] })
-    expect(client.dropped()).toEqual({ "unserved-push": 2 })
+    client.push({ _tag: "ClientIceCandidateError", clientId: uuid(7), reason: "offline" })
+    client.push({ _tag: "DeviceAccessDenied", reason: "forbidden", ipv4: ip("100.64.0.9") })
+    expect([client.dropped(), client.events()]).toEqual([{}, []])
   })
 })
 

@@ -22,7 +22,7 @@ import { PortalDisconnected, TokenRejected } from "../../../src/services/Portal.
 import { SocketFailed } from "../../../src/services/SocketFactory.ts"
 import { TunFailed } from "../../../src/services/TunDevice.ts"
 import { Tunnel, type TunnelEvent, type TunnelSession } from "../../../src/services/Tunnel.ts"
-import { makeDnsControlDouble } from "../../support/DnsControlDouble.ts"
+import { type DnsControlDouble, makeDnsControlDouble } from "../../support/DnsControlDouble.ts"
 import { makeDnsForwarderDouble } from "../../support/DnsForwarderDouble.ts"
 import { makeHostResolverDouble } from "../../support/HostResolverDouble.ts"
 import { makeNetworkChangesDouble, type NetworkChangesDouble } from "../../support/NetworkChangesDouble.ts"
@@ -150,6 +150,9 @@ const withSession = (
       yield* Fiber.interrupt(reader)
     }).pipe(Effect.ensuring(Scope.close(scope, Exit.void)), Effect.provide(layerOf(parts, changes)))
   }).pipe(Effect.runPromise)
+
+/** Where DNS was to point, oldest first. */
+const targetsOf = ({ calls }: DnsControlDouble) => calls.filter((call) => typeof call === "object")
 
 const failure = (session: TunnelSession) => Effect.flip(session.failed)
 
@@ -394,7 +397,7 @@ describe("tunnel session", () => {
     ))
 
   it("points the system's DNS at itself once its routes are there, and back before they go", () =>
-    withSession(({ dnsControl, portal, resolvers, seen, stop, tun }) =>
+    withSession(({ dnsControl, portal, resolvers, stop, tun }) =>
       Effect.gen(function*() {
         let routesAtSet = 0
         let isOpenAtRevert: boolean | undefined
@@ -409,9 +412,11 @@ describe("tunnel session", () => {
           _tag: "Message",
           push: init({ interface: { ...facts.interface, searchDomain: "corp.test" } })
         })
-        yield* eventually(() => seen.some(({ _tag }) => _tag === "InterfaceUp") && dnsControl.calls.includes("flush"))
-        const targets = dnsControl.calls.filter((what) => typeof what === "object")
-        assert.deepStrictEqual(targets.at(-1), {
+        // What follows a change of the resolvers may come second.
+        yield* eventually(() =>
+          targetsOf(dnsControl).some(({ servers }) => servers.length > 0) && dnsControl.calls.includes("flush")
+        )
+        assert.deepStrictEqual(targetsOf(dnsControl).at(-1), {
           interfaceName: "tun-test",
           servers: [ip("100.100.111.1"), ip("fd00:2021:1111:8000:100:100:111:0")],
           searchDomain: "corp.test"
@@ -421,6 +426,19 @@ describe("tunnel session", () => {
         yield* stop
         assert.isTrue(isOpenAtRevert)
         assert.strictEqual(dnsControl.calls.at(-1), "revert")
+      })
+    ))
+
+  it("leaves out servers of a family that does not work on the tunnel", () =>
+    withSession(({ dnsControl, portal, resolvers, tun }) =>
+      Effect.gen(function*() {
+        tun.works = { ipv4: true, ipv6: false }
+        yield* resolvers.set([ip("192.0.2.1"), ip("2001:db8::1")])
+        portal.emit({ _tag: "Connected" })
+        portal.emit({ _tag: "Message", push: init() })
+        // What follows a change of the resolvers may come second.
+        yield* eventually(() => targetsOf(dnsControl).some(({ servers }) => servers.length > 0))
+        assert.deepStrictEqual(targetsOf(dnsControl).at(-1)?.servers, [ip("100.100.111.1")])
       })
     ))
 

@@ -47,6 +47,6 @@ export const start = (
     return daemon
   })
 
-/** Makes the private network's name server the gateway's. */
-export const forGateway = (topology: Topology): Effect.Effect<void, LabError> =>
-  Effect.asVoid(topology.must("gw", ["sh", "-c", `echo nameserver ${addresses.resourceDns4} > /etc/resolv.conf`]))
+/** Makes the private network's name server a gateway's. */
+export const forGateway = (topology: Topology, host: "gw" | "gw2" = "gw"): Effect.Effect<void, LabError> =>
+  Effect.asVoid(topology.must(host, ["sh", "-c", `echo nameserver ${addresses.resourceDns4} > /etc/resolv.conf`]))

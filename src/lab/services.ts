@@ -20,6 +20,7 @@ export type Role = (typeof roles)[number]
 
 export const ids = {
   site: "88888888-8888-4888-8888-888888888888",
+  secondSite: "88888888-8888-4888-8888-888888888889",
   cidr4: "66666666-6666-4666-8666-666666666664",
   cidr6: "66666666-6666-4666-8666-666666666666"
 } as const
@@ -125,6 +126,10 @@ export interface Equipment {
   readonly iceless?: boolean
   /** Of the same site, not behind a NAT. */
   readonly secondGateway?: boolean
+  /** The second gateway is alone in `ids.secondSite`. */
+  readonly secondSite?: boolean
+  /** A web server on the Internet, on every address there, beside the one behind the gateway. */
+  readonly publicWeb?: boolean
   /** Where the first gateway finds the portal. */
   readonly gatewayApiUrl?: string
   /** In the place of the networks behind the gateway. */
@@ -217,7 +222,10 @@ const networks: ReadonlyArray<ResourceConfig> = [
 /** A relay that the portal is not told of here has to sign in. */
 const portalConfig = (
   relays: ReadonlyArray<StaticRelay>,
-  { dns, farm, iceless = false, resources = networks }: Pick<Equipment, "dns" | "farm" | "iceless" | "resources">
+  { dns, farm, iceless = false, resources = networks, secondSite = false }: Pick<
+    Equipment,
+    "dns" | "farm" | "iceless" | "resources" | "secondSite"
+  >
 ): PortalConfig => ({
   host: "::",
   port: addresses.portalPort,
@@ -230,7 +238,11 @@ const portalConfig = (
   dns,
   gatewaySite: ids.site,
   ...(farm === undefined
-    ? { sites: [{ id: ids.site, name: "Lab" }], resources }
+    ? {
+      sites: [{ id: ids.site, name: "Lab" }, ...(secondSite ? [{ id: ids.secondSite, name: "Second lab" }] : [])],
+      ...(secondSite ? { gatewaySites: { [secondGatewayEnvironment.FIREZONE_ID]: ids.secondSite } } : {}),
+      resources
+    }
     : accountOf(farm, { id: ids.site, name: "Lab" }, gatewayEnvironment.FIREZONE_ID))
 })
 
@@ -240,6 +252,7 @@ export const start = (
   {
     executable = path.resolve(process.argv[1] ?? ""),
     gatewayApiUrl = apiUrl,
+    publicWeb = false,
     secondGateway = false,
     secondRelay = false,
     without = new Set(),
@@ -254,6 +267,7 @@ export const start = (
       env?: Readonly<Record<string, string>>
     ) => emulator<State>(topology, executable, role, place, config, env)
     const web = yield* make("web", { host: "res", name: "web" }, { echo: [addresses.resource4, addresses.resource6] })
+    const otherWeb = yield* make("web", { host: "inet", name: "public-web" }, { echo: [] })
     const present = relays.slice(0, without.has("relay") ? 0 : secondRelay ? 2 : 1)
     const portal = yield* make<PortalState>("portal", { host: "inet", name: "portal" }, portalConfig(present, account))
     const relay = yield* make<RelayState>("relay", { host: "inet", name: "relay" }, relays[0])
@@ -277,7 +291,7 @@ export const start = (
       : [gateway]
     const startAll = (emulators: ReadonlyArray<Emulator<unknown>>) =>
       Effect.forEach(emulators, ({ start }) => start, { concurrency: "unbounded", discard: true })
-    yield* startAll([web, portal, ...[relay, other].slice(0, present.length)])
+    yield* startAll([web, ...(publicWeb ? [otherWeb] : []), portal, ...[relay, other].slice(0, present.length)])
     yield* startAll(farm === undefined ? gateways : [farm])
     const expected = account.farm?.gateways ?? gateways.length
     const online = yield* eventually(

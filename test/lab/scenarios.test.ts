@@ -23,12 +23,13 @@ const groups: ReadonlyArray<
     needs: needing(),
     scenarios: ["fallback", "relay-silent", "gateway-restart", "gateway-loss", "relay-loss", "loss", "upgrade"]
   },
+  { name: "what is allowed", needs: needing(), scenarios: ["revoke", "internet", "filters"] },
   { name: "who moves", needs: needing("tcpdump"), scenarios: ["roam", "portal-restart", "roam-sighup"] },
   { name: "paths found inside the tunnel", needs: needing("tcpdump"), scenarios: ["path-mode", "path-mode-roam"] },
   {
     name: "names",
     needs: needing("dnsmasq", "dig"),
-    scenarios: ["dns", "dns-in-tunnel", "dns-upstreams", "dns-control"]
+    scenarios: ["dns", "dns-in-tunnel", "dns-upstreams", "dns-two-resources", "dns-control"]
   },
   {
     name: "names by way of systemd-resolved",

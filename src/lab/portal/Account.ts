@@ -1,7 +1,4 @@
-/**
- * What the portal decides (portal spec sections 6 to 10): resources, relays, and who may reach what through which gateway.
- * Device pools are not part of it: no client is ever given access to another one.
- */
+/** What the portal decides (portal spec sections 6 to 10): resources, relays, and who may reach what through which gateway. */
 import * as Either from "effect/Either"
 import { decodeClientRequest, decodeGatewayRequest } from "../../model/portalRequest.ts"
 import { readResource } from "../../model/portalValues.ts"
@@ -11,6 +8,7 @@ import { type Attempt, Authorizations, type Grant } from "./Authorizations.ts"
 import type { DnsConfig, Knobs, PortalConfig, ResourceConfig } from "./config.ts"
 import { GATEWAY_RELAY_EXPIRY } from "./derivations.ts"
 import { type DeviceRecord, Devices } from "./Devices.ts"
+import { Pools } from "./Pools.ts"
 import { RelayPool } from "./RelayPool.ts"
 import { type Frame, printable, type Session } from "./Session.ts"
 import * as views from "./views.ts"
@@ -28,6 +26,7 @@ export interface AccountOptions {
 export class Account {
   readonly devices: Devices
   readonly relays: RelayPool
+  readonly pools: Pools
   readonly authorizations = new Authorizations()
   readonly #options: AccountOptions
   readonly #iceless: boolean
@@ -49,6 +48,8 @@ export class Account {
     this.#dns = config.dns ?? {}
     this.devices = new Devices(options.randomBytes)
     this.relays = new RelayPool(options.randomBytes, config.relays)
+    const { iceless, pools = [] } = config
+    this.pools = new Pools(this.devices, pools, { iceless, unixSeconds: options.unixSeconds })
     for (const resource of config.resources) {
       this.#check(resource)
       this.#resources.set(resource.id, resource)
@@ -66,6 +67,7 @@ export class Account {
     if (device === undefined) return
     device.session = session
     this.#pushInit(session, device, now)
+    if (device.connects === 1) this.pools.addressed(device)
   }
 
   /** An event on a joined channel of a client or gateway. */
@@ -157,6 +159,7 @@ export class Account {
   readdress(device: DeviceRecord, addresses: { readonly ipv4?: string; readonly ipv6?: string }, now: number): void {
     this.devices.readdress(device, addresses)
     if (device.session !== undefined) this.#pushInit(device.session, device, now)
+    this.pools.addressed(device)
   }
 
   setDns(dns: DnsConfig): void {
@@ -170,6 +173,7 @@ export class Account {
   /** Ends every grant of a client. */
   revokeClient(clientId: string): void {
     this.#revoke((grant) => grant.clientId === clientId)
+    this.pools.revokeClient(clientId)
   }
 
   // ---- requests
@@ -188,7 +192,9 @@ export class Account {
       case "NoRelays":
         return this.#pushRelays(session, [])
       case "RequestAuthorization":
-        return this.#authorize(session, device, request, now)
+        return this.pools.has(request.resourceId)
+          ? this.pools.authorize(session, device, request, now)
+          : this.#authorize(session, device, request, now)
       case "NewGatewayIceCandidates":
         return this.#toGateway(session, device, "ice_candidates", request)
       case "InvalidateGatewayIceCandidates":
@@ -200,17 +206,10 @@ export class Account {
       case "BroadcastInvalidatedIceCandidates":
         return this.#toClients(session, device, "invalidate_ice_candidates", request)
       case "NewClientIceCandidates":
-        // As the portal in the field for a client that is not there.
-        return session.violation("candidates for a client that it was not given")
       case "InvalidateClientIceCandidates":
-        session.violation("candidates for a client that it was not given")
-        return session.push("client_ice_candidate_error", { client_id: request.clientId, reason: "offline" })
+        return this.pools.forward(session, device, request)
       case "ResolveDevicePoolDomain":
-        return session.push("device_pool_domain_resolution_failed", {
-          resource_id: request.resourceId,
-          domain: request.domain,
-          reason: "not_found"
-        })
+        return this.pools.resolve(session, request)
     }
   }
 
@@ -244,7 +243,7 @@ export class Account {
     if (channel === undefined) return this.#fail(session, resourceId, "offline")
 
     const ref = Buffer.from(this.#options.randomBytes(24)).toString("base64url")
-    const { expiresAt } = session
+    const expiresAt = Math.min(session.expiresAt, unixSeconds(now) + (knobs.grantSeconds ?? Infinity))
     const { forClient, forGateway } = views.authorization({
       ref,
       resource,
@@ -350,7 +349,15 @@ export class Account {
     const resources = this.resources
       .filter((resource) => isVisible(resource, session.login.agent))
       .map((resource) => views.clientResource(resource, this.#sites, session.login.agent))
-    session.push("init", views.clientInit(views.clientInterface(device, this.#dns), resources, relays))
+    session.push(
+      "init",
+      views.clientInit(
+        views.clientInterface(device, this.#dns),
+        [...resources, ...this.pools.views()],
+        relays,
+        this.pools.inbound(device, now)
+      )
+    )
   }
 
   #pushRelays(session: Session, disconnected: ReadonlyArray<string>): void {
@@ -379,7 +386,7 @@ export class Account {
     const view = views.clientResource(resource, this.#sites, { component: "headless-client", version: [1, 5, 12] })
     const read = readResource(view)
     if (Either.isLeft(read)) throw new Error(`resource ${resource.id}: ${read.left}`)
-    if (read.right.type.endsWith("_device_pool")) throw new Error("device pools are not emulated")
+    if (read.right.type.endsWith("_device_pool")) throw new Error("device pools are handled apart")
   }
 }
 

@@ -62,6 +62,7 @@ export class PortalServer {
     holdHeartbeats: false,
     holdConfirmations: false,
     failAuthorizations: undefined,
+    grantSeconds: undefined,
     onlyV1: false
   }
   /** The latest ones; how many there were is `violationCount`. */

@@ -6,6 +6,9 @@
  * | `/state` | |
  * | `/resources/put` | a `ResourceConfig`: new, or in the place of the one with its id |
  * | `/resources/delete` | `id` |
+ * | `/pools/put` | a `PoolConfig`: new, or in the place of the one with its id |
+ * | `/pools/delete` | `id` |
+ * | `/pools/reject` | `id`: ends what its clients may do, without a word to them |
  * | `/interface` | `device`, and `ipv4`, `ipv6` or both: other addresses for it; or `dns`: for all clients |
  * | `/tokens/expire` | `token` |
  * | `/relays` | `relays`: in the place of the static ones |
@@ -16,7 +19,7 @@
  * | `/knobs` | those `Knobs` that are to change; `null` for none |
  */
 import * as Schema from "effect/Schema"
-import type { ResourceConfig } from "./config.ts"
+import type { PoolConfig, ResourceConfig } from "./config.ts"
 import type { PortalServer } from "./PortalServer.ts"
 import { type PortalState, stateOf } from "./state.ts"
 
@@ -77,6 +80,7 @@ const Knobs = Schema.partialWith(
     failAuthorizations: Schema.NullOr(
       Schema.Struct({ reason: Text, violatedProperties: Schema.optional(Schema.Array(Text)) })
     ),
+    grantSeconds: Schema.NullOr(Schema.NonNegativeInt),
     onlyV1: Schema.Boolean
   }),
   { exact: true }
@@ -102,6 +106,15 @@ export const handleControl = ({ now, restart, server }: Controlled) => (path: st
       break
     case "/resources/delete":
       server.account.deleteResource(read(Schema.Struct({ id: Text }), body).id)
+      break
+    case "/pools/put":
+      server.account.pools.put(body as PoolConfig)
+      break
+    case "/pools/delete":
+      server.account.pools.delete(read(Schema.Struct({ id: Text }), body).id)
+      break
+    case "/pools/reject":
+      server.account.pools.reject(read(Schema.Struct({ id: Text }), body).id)
       break
     case "/interface": {
       const change = read(Interface, body)
@@ -138,10 +151,11 @@ export const handleControl = ({ now, restart, server }: Controlled) => (path: st
       restart(read(Schema.Struct({ downMillis: Schema.optional(Schema.NonNegativeInt) }), body ?? {}).downMillis ?? 0)
       break
     case "/knobs": {
-      const { failAuthorizations, ...others } = read(Knobs, body)
+      const { failAuthorizations, grantSeconds, ...others } = read(Knobs, body)
       server.turn({
         ...others,
-        ...(failAuthorizations === undefined ? {} : { failAuthorizations: failAuthorizations ?? undefined })
+        ...(failAuthorizations === undefined ? {} : { failAuthorizations: failAuthorizations ?? undefined }),
+        ...(grantSeconds === undefined ? {} : { grantSeconds: grantSeconds ?? undefined })
       })
       break
     }

@@ -24,7 +24,7 @@ interface Routed {
   readonly sites: ReadonlyArray<string>
 }
 
-/** As clients see it (portal spec section 6.1), but for the sites. Device pools are not emulated. */
+/** As clients see it (portal spec section 6.1), but for the sites. */
 export type ResourceConfig =
   | Routed & {
     readonly type: "cidr"
@@ -42,6 +42,24 @@ export type ResourceConfig =
     readonly filters: ReadonlyArray<FilterConfig>
   }
   | Routed & { readonly type: "internet" }
+
+/** As clients see it, but for the devices of a static pool. */
+export type PoolConfig =
+  | {
+    readonly type: "static_device_pool"
+    readonly id: string
+    readonly name: string
+    /** External ids of clients. */
+    readonly devices: ReadonlyArray<string>
+    readonly filters: ReadonlyArray<FilterConfig>
+  }
+  | {
+    readonly type: "dynamic_device_pool"
+    readonly id: string
+    readonly name: string
+    /** A pattern; the first label of a name in it is a client's external id. */
+    readonly address: string
+  }
 
 /** Of the account: every client gets the same. Do53 and DoH exclude each other. */
 export interface DnsConfig {
@@ -65,6 +83,7 @@ export interface PortalConfig {
   readonly relays: ReadonlyArray<StaticRelay>
   readonly sites: ReadonlyArray<Site>
   readonly resources: ReadonlyArray<ResourceConfig>
+  readonly pools?: ReadonlyArray<PoolConfig> | undefined
   /** The site of every gateway that `gatewaySites` does not name, by its external id. */
   readonly gatewaySite: string
   readonly gatewaySites?: { readonly [externalId: string]: string } | undefined
@@ -85,6 +104,8 @@ export interface Knobs {
   failAuthorizations:
     | { readonly reason: string; readonly violatedProperties?: ReadonlyArray<string> | undefined }
     | undefined
+  /** How long grants last from now on, at most as long as the client's token; that long unless set. */
+  grantSeconds: number | undefined
   /** Like a portal before mid-2026: the v2 endpoints are not found. */
   onlyV1: boolean
 }

@@ -64,6 +64,21 @@ export const fetchPage = (lab: Lab, recorder: Recorder, address: string) =>
     )
   })
 
+/**
+ * The address that the page's server saw us come from; what curl says if there is no page. `name` is what the page is
+ * asked for by; the address unless given.
+ */
+export const visitor = (lab: Lab, address: string, name?: string): Effect.Effect<string, LabError> =>
+  Effect.map(
+    lab.topology.run("client", [
+      ...["curl", "-sS", "-m", "20"],
+      ...(name === undefined
+        ? [`http://${host(address)}/`]
+        : ["--resolve", `${name}:80:${address}`, `http://${name}/`])
+    ]),
+    ({ stderr, stdout }) => /You came from (?:::ffff:)?(\S+)\./.exec(stdout)?.[1] ?? stderr.trim()
+  )
+
 interface DownloadOptions {
   /** It has failed after this long; 120 unless given. */
   readonly seconds?: number

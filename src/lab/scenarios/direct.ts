@@ -26,7 +26,7 @@ const timer = setInterval(() => {
 }, 2)
 setTimeout(done, 8000)`
 
-const udpEcho = (lab: Lab, recorder: Recorder, address: string) =>
+export const udpEcho = (lab: Lab, recorder: Recorder, address: string) =>
   Effect.gen(function*() {
     const count = 100
     const { code, stdout } = yield* lab.topology.run("client", [

@@ -22,7 +22,7 @@ const FILE_BYTES = 10_000_000
 const isProxy = (address: string): boolean =>
   /^100\.(9[6-9]|1[01]\d|12[0-7])\./.test(address) || address.startsWith("fd00:2021:1111:8000:")
 
-const named = (number: number, address: string, ip_stack: "dual" | "ipv4_only" = "dual"): ResourceConfig => ({
+export const named = (number: number, address: string, ip_stack: "dual" | "ipv4_only" = "dual"): ResourceConfig => ({
   type: "dns",
   id: `77777777-7777-4777-8777-${String(number).padStart(12, "0")}`,
   name: address,
@@ -42,7 +42,7 @@ const resources = [
   named(6, "db?.mark.test")
 ]
 
-const hostRecords = (name: string): string => `host-record=${name},${addresses.resource4},${addresses.resource6}`
+export const hostRecords = (name: string): string => `host-record=${name},${addresses.resource4},${addresses.resource6}`
 
 const LETTERS = 220
 /**
@@ -85,7 +85,7 @@ const outsideRecords = [
 ]
 
 /** Asks on the client's host, and judges the answer. */
-const asking = (lab: Lab, recorder: Recorder) =>
+export const asking = (lab: Lab, recorder: Recorder) =>
 (
   title: string,
   query: ReadonlyArray<string>,
@@ -100,11 +100,11 @@ const asking = (lab: Lab, recorder: Recorder) =>
 
 type Ask = ReturnType<typeof asking>
 
-const is = (status: string, ...data: ReadonlyArray<string>) => (answer: Answer): boolean =>
+export const is = (status: string, ...data: ReadonlyArray<string>) => (answer: Answer): boolean =>
   answer.status === status && answer.data.toSorted().join() === data.toSorted().join()
 
 /** Four of one family, made by the client itself. */
-const isProxies = ({ data, flags, millis, records, status }: Answer): boolean =>
+export const isProxies = ({ data, flags, millis, records, status }: Answer): boolean =>
   status === "NOERROR" && data.length === 4 && data.every(isProxy) && records.every(({ ttl }) => ttl === 1) &&
   flags.join() === "qr,rd" && millis < QUICK_MILLIS
 

@@ -2,13 +2,17 @@ import type { Scenario } from "../scenario.ts"
 import { direct, directIpv6, relayed } from "./direct.ts"
 import { dns, dnsInTunnel } from "./dns.ts"
 import { dnsEtcResolvConf, dnsResolved } from "./dnsControl.ts"
+import { dnsTwoResources } from "./dnsTwoResources.ts"
+import { filters } from "./filters.ts"
 import * as gateways from "./gateways.ts"
+import { internet } from "./internet.ts"
 import { loss } from "./loss.ts"
 import { many } from "./many.ts"
 import { pathMode, pathModeRoam } from "./pathMode.ts"
 import * as paths from "./paths.ts"
 import * as portal from "./portalOutages.ts"
 import * as relays from "./relayLoss.ts"
+import { revoke } from "./revoke.ts"
 import * as roaming from "./roaming.ts"
 import { fallback, upgrade, upgradeLate } from "./upgrade.ts"
 import { dnsUpstreams, doh } from "./upstreams.ts"
@@ -42,7 +46,11 @@ export const scenarios: ReadonlyArray<Scenario> = [
   many,
   pathMode,
   pathModeRoam,
+  internet,
+  filters,
+  revoke,
   dns,
+  dnsTwoResources,
   dnsInTunnel,
   dnsUpstreams,
   dnsEtcResolvConf,

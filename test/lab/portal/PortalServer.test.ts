@@ -4,6 +4,7 @@ import {
   candidate,
   CIDR,
   cidr,
+  EPOCH,
   INTERNET,
   keyFrom,
   type Party,
@@ -583,6 +584,18 @@ describe("authorizations", () => {
       violated_properties: ["remote_ip", "client_verified"]
     })
     assert.deepStrictEqual(gateway.take(), [])
+  })
+
+  it("last as long as they are told to, but no longer than the token", () => {
+    const portal = new VirtualPortal()
+    const { client, gateway } = pair(portal)
+    const { told: { expires_at: tokenExpiresAt } } = authorize(client, gateway)
+    portal.server.turn({ grantSeconds: 5 })
+    const { told } = authorize(client, gateway)
+    assert.strictEqual(told["expires_at"], EPOCH / 1000 + 5)
+    assert.strictEqual(portal.state.grants[0]?.expiresAt, EPOCH / 1000 + 5)
+    portal.server.turn({ grantSeconds: Number.MAX_SAFE_INTEGER })
+    assert.strictEqual(authorize(client, gateway).told["expires_at"], tokenExpiresAt)
   })
 
   it("come with what neither side may do", () => {

@@ -1,0 +1,152 @@
+/** The full tunnel: everything but private networks goes through a gateway, and the client itself stays outside. */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { LabError } from "../LabError.ts"
+import type { ResourceConfig } from "../portal/config.ts"
+import { eventually, type Recorder, type Scenario } from "../scenario.ts"
+import { ids, type Lab } from "../services.ts"
+import { addresses, type Topology } from "../topology.ts"
+import * as traffic from "../traffic.ts"
+import { bringUp, download, fetchPage, noViolations, ping, tunPackets, visitor } from "./checks.ts"
+
+const FILE_BYTES = 10_000_000
+/** What headers and acknowledgements may add; what goes round in a loop is there twice and more often. */
+const OVERHEAD = 1.3
+/** Of the client's home network: what is linked needs no tunnel. */
+const LINKED = ["192.168.20.1", "2001:db8:20::1"]
+const QUICK_MILLIS = 2000
+
+const internetResource: ResourceConfig = {
+  type: "internet",
+  id: "55555555-5555-4555-8555-555555555555",
+  sites: [ids.site]
+}
+
+const siteNetwork: ResourceConfig = {
+  type: "cidr",
+  id: ids.cidr6,
+  name: "Lab network (IPv6)",
+  address: addresses.resourceNetwork6,
+  sites: [ids.site],
+  filters: []
+}
+
+/** Tells what leaves the client's host for the Internet apart, on its router. */
+const uplinkRules = `table inet uplink {
+  counter portal { }
+  counter peers { }
+  counter others { }
+  chain leaving { type filter hook forward priority filter; policy accept;
+    iifname lan0 ip daddr ${addresses.portal} tcp dport ${addresses.portalPort} counter name portal accept
+    iifname lan0 ip daddr { ${addresses.relay4}, ${addresses.gatewayRouter4}, ${addresses.gateway4} } meta l4proto udp counter name peers accept
+    iifname lan0 ip6 daddr { ${addresses.relay6}, ${addresses.gateway6} } meta l4proto udp counter name peers accept
+    iifname lan0 counter name others
+  }
+}
+`
+
+const leaving = (topology: Topology) =>
+  Effect.map(topology.must("natl", ["nft", "-j", "list", "counters", "table", "inet", "uplink"]), ({ stdout }) => {
+    const { nftables } = JSON.parse(stdout) as {
+      nftables: ReadonlyArray<{ counter?: { name: string; packets: number } }>
+    }
+    const packets = (name: string): number =>
+      nftables.find(({ counter }) => counter?.name === name)?.counter?.packets ?? 0
+    return { portal: packets("portal"), peers: packets("peers"), others: packets("others") }
+  })
+
+const comesFrom = (lab: Lab, recorder: Recorder, name: string, address: string, expected: string) =>
+  Effect.gen(function*() {
+    const seen = yield* visitor(lab, address)
+    yield* recorder.check(name, seen === expected, `the web server at ${address} was visited by ${seen}`)
+  })
+
+const goesThrough = (lab: Lab, recorder: Recorder) =>
+  Effect.gen(function*() {
+    const { topology } = lab
+    yield* comesFrom(lab, recorder, "through the gateway", addresses.dns4, addresses.gatewayRouter4)
+    yield* comesFrom(lab, recorder, "through the gateway, IPv6", addresses.dns6, addresses.gateway6)
+    // The portal's host is no exception for anybody but the client.
+    yield* comesFrom(lab, recorder, "so does the portal's web server", addresses.portal, addresses.gatewayRouter4)
+    const [{ detail, right }, { direct }] = yield* traffic.during(topology, download(lab, addresses.dns4, FILE_BYTES))
+    yield* recorder.check(`${FILE_BYTES / 1e6} MB from ${addresses.dns4}`, right, detail)
+    yield* recorder.check(
+      "once",
+      direct.bytes >= FILE_BYTES && direct.bytes <= FILE_BYTES * OVERHEAD,
+      `${direct.bytes} bytes of data between client and gateway`
+    )
+    yield* fetchPage(lab, recorder, addresses.resource6)
+  })
+
+/** The client's connection to the portal is cut: it has to come back without the tunnel, which would carry it too. */
+const staysOutside = (lab: Lab, recorder: Recorder) =>
+  Effect.gen(function*() {
+    yield* lab.portal.command("/drop", { how: "abrupt", target: "client" })
+    const back = yield* eventually(
+      Effect.map(lab.portal.state, ({ clients: [client] }) =>
+        client?.connected === true && client.connects > 1 && client.remoteAddress),
+      10_000
+    )
+    yield* recorder.check(
+      "the client's own connection stays outside",
+      back?.endsWith(addresses.clientRouter4) === true,
+      back === undefined ? "no new one within 10 s" : `the new one comes from ${back}`
+    )
+    const { others, peers, portal } = yield* leaving(lab.topology)
+    yield* recorder.check(
+      "nothing else on the uplink",
+      others === 0 && peers > 0 && portal > 0,
+      `${portal} packets to the portal, ${peers} to relay and gateway, ${others} to anybody else`
+    )
+  })
+
+const privateNetworks = (lab: Lab, recorder: Recorder) =>
+  Effect.gen(function*() {
+    for (
+      const [address, words] of [
+        [addresses.resource4, /Destination Net Unreachable/],
+        ["fd20:1::2", /Destination unreachable: Address unreachable/]
+      ] as const
+    ) {
+      const began = Date.now()
+      const { code, stdout } = yield* lab.topology.run("client", ["ping", "-n", "-c", "1", "-W", "10", address])
+      yield* recorder.check(
+        `${address} is private`,
+        code !== 0 && words.test(stdout) && Date.now() - began < QUICK_MILLIS,
+        stdout.split("\n")[1] || "no word of it"
+      )
+    }
+    const before = yield* tunPackets(lab)
+    for (const address of LINKED) {
+      const times = yield* ping(lab, address, 2)
+      yield* recorder.check(`local network, ${address}`, times.length === 2, `${times.length} of 2 answers`)
+    }
+    const entered = (yield* tunPackets(lab)).tx - before.tx
+    yield* recorder.check("is not tunnelled", entered === 0, `${entered} packets entered the tunnel device`)
+  })
+
+const run = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const { topology } = lab
+    yield* traffic.observe(topology)
+    yield* comesFrom(lab, recorder, "without the client", addresses.dns4, addresses.clientRouter4)
+    yield* topology.must("natl", ["nft", "-f", "-"], { input: uplinkRules })
+    yield* bringUp(lab, recorder, { args: ["--activate-internet-resource"] })
+    yield* goesThrough(lab, recorder)
+    yield* staysOutside(lab, recorder)
+    yield* privateNetworks(lab, recorder)
+
+    yield* lab.portal.command("/resources/delete", { id: internetResource.id })
+    const isDirect = Effect.map(visitor(lab, addresses.dns4), (seen) => seen === addresses.clientRouter4)
+    const deleted = yield* eventually(isDirect, QUICK_MILLIS)
+    yield* recorder.check("deleted", deleted === true, "what is no resource goes its own way again")
+    yield* fetchPage(lab, recorder, addresses.resource6)
+    yield* noViolations(lab, recorder)
+  })
+
+export const internet: Scenario = {
+  name: "internet",
+  about: "everything goes through the gateway, but private networks, the local one, and what the client itself sends",
+  equipment: { publicWeb: true, resources: [siteNetwork, internetResource] },
+  run
+}

@@ -9,8 +9,9 @@ import { ClientConfig } from "../services/ClientConfig.ts"
 import { ControlServer } from "../services/ControlServer.ts"
 import { DeviceIdentity } from "../services/DeviceIdentity.ts"
 import { DnsControl } from "../services/DnsControl.ts"
+import { ServiceManager } from "../services/ServiceManager.ts"
 import { TokenStore } from "../services/TokenStore.ts"
-import { Tunnel, type TunnelEvent } from "../services/Tunnel.ts"
+import { Tunnel, type TunnelEvent, type TunnelStatus } from "../services/Tunnel.ts"
 
 /** What has been said already, so that it is not said again. */
 interface Told {
@@ -72,6 +73,24 @@ const report = (event: TunnelEvent, told: Told): Effect.Effect<void> => {
   }
 }
 
+/** The line that `systemctl status` shows. */
+export const serviceText = ({ interface: device, portal, resources }: TunnelStatus): string => {
+  if (portal.state === "connected") {
+    const online = resources.filter(({ status }) => status === "Online").length
+    return `signed in; resources: ${resources.length}, online: ${online}`
+  }
+  const reason = portal.lastError === undefined ? "" : `: ${portal.lastError}`
+  return device === undefined ? `not signed in yet${reason}` : `portal out of reach, existing access goes on${reason}`
+}
+
+/** The events that may change it. */
+const changesServiceText: ReadonlySet<TunnelEvent["_tag"]> = new Set([
+  "SignedIn",
+  "PortalLost",
+  "InterfaceUp",
+  "ResourcesUpdated"
+])
+
 /** SIGHUP asks for a reset (host spec section 5.2); on Windows it means that the console closes. */
 const hangups = process.platform === "win32" ? Stream.empty : Stream.asyncPush<void>((emit) =>
   Effect.acquireRelease(
@@ -110,20 +129,24 @@ export const connect = Effect.gen(function*() {
         (error) => Effect.logWarning(`status will not work: ${error.message}`)
       )
     )
+    const manager = yield* ServiceManager
     const firstInterface = yield* Deferred.make<void>()
     const told: Told = { hasSignedIn: false, portalReason: undefined }
     yield* session.events.pipe(
       Stream.runForEach((event) =>
-        Effect.zipRight(
-          report(event, told),
-          event._tag === "InterfaceUp" ? Deferred.succeed(firstInterface, undefined) : Effect.void
-        )
+        Effect.gen(function*() {
+          yield* report(event, told)
+          if (changesServiceText.has(event._tag)) yield* manager.status(serviceText(yield* session.status))
+          if (event._tag !== "InterfaceUp") return
+          yield* manager.ready
+          yield* Deferred.succeed(firstInterface, undefined)
+        })
       ),
       Effect.annotateLogs("module", "tunnel"),
       Effect.forkScoped
     )
     yield* hangups.pipe(Stream.runForEach(() => session.reset("SIGHUP")), Effect.forkScoped)
-    yield* Effect.addFinalizer(() => Effect.logInfo("stopping"))
+    yield* Effect.addFinalizer(() => Effect.zipRight(manager.stopping, Effect.logInfo("stopping")))
     yield* config.exit ? Effect.raceFirst(Deferred.await(firstInterface), session.failed) : session.failed
   }))
 })

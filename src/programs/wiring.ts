@@ -20,6 +20,8 @@ import * as PortalLive from "../layers/portal/PortalLive.ts"
 import * as RouteCacheInvalidation from "../layers/route/RouteCacheInvalidation.ts"
 import * as RouteCacheLive from "../layers/route/RouteCacheLive.ts"
 import * as RouteResolverHost from "../layers/route/RouteResolverHost.ts"
+import * as notifyVariables from "../layers/service/notifyVariables.ts"
+import * as ServiceManagerHost from "../layers/service/ServiceManagerHost.ts"
 import * as DnsSocketLive from "../layers/socket/DnsSocketLive.ts"
 import * as kernelBuffers from "../layers/socket/kernelBuffers.ts"
 import * as PeerSocketHost from "../layers/socket/PeerSocketHost.ts"
@@ -97,7 +99,13 @@ const tellFile = (cause: Cause.Cause<unknown>) => {
 export const runClient = (settings: ClientSettings, token: Redacted.Redacted | undefined) =>
   connect.pipe(
     Effect.provide(
-      Layer.mergeAll(tunnel(settings), TokenStoreFile.layer(token), DeviceIdentityHost.layer, kernelBuffers.layer)
+      Layer.mergeAll(
+        tunnel(settings),
+        TokenStoreFile.layer(token),
+        DeviceIdentityHost.layer,
+        kernelBuffers.layer,
+        ServiceManagerHost.layer(notifyVariables.takeNotifyVariables(process.env, process.pid))
+      )
     ),
     Effect.tapErrorCause(tellFile),
     Effect.provide(Layer.merge(Layer.succeed(ClientConfig, settings), log(settings, process.stdout)))

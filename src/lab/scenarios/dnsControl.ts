@@ -155,11 +155,31 @@ const runEtcResolvConf = (lab: Lab, recorder: Recorder): Effect.Effect<void, Lab
     yield* checkCommand(lab, recorder, "dns-cleanup again", { args: ["dns-cleanup"] }, (code) => code === 0)
     yield* checkText(lab, recorder, "changes nothing", RENEWED)
 
+    // As in a container: nothing can be renamed to it.
+    yield* write(lab, `cp ${FILE} /run/mounted && mount --bind /run/mounted ${FILE}`)
     const third = yield* bringUp(lab, recorder, etcResolvConf)
     yield* checkPointed(lab, recorder, "pointed at the client again")
     yield* kill(third)
     yield* checkCommand(lab, recorder, "the next start", { ...etcResolvConf, args: ["--check"] }, (code) => code === 0)
     yield* checkText(lab, recorder, "brings it back", RENEWED)
+
+    yield* write(lab, `mount -o remount,bind,ro ${FILE}`)
+    const refused = yield* lab.startClient(etcResolvConf)
+    const refusal = yield* refused.exit
+    yield* recorder.check(
+      "a file that is read-only",
+      refusal === 1 && refused.log().includes(`write ${FILE}: EROFS`),
+      `exit code ${refusal}: ${refused.log().trim().split("\n").at(-1)}`
+    )
+    yield* checkText(lab, recorder, "stays as it is", RENEWED)
+    const without = yield* bringUp(lab, recorder, { dnsControl: "auto" })
+    yield* recorder.check(
+      "auto does without it",
+      without.log().includes("DNS control: disabled") && without.log().includes(`${FILE} may not be written`),
+      "the client runs, and says why names will not resolve"
+    )
+    yield* kill(without)
+    yield* write(lab, `umount ${FILE}`)
 
     yield* write(lab, `mv ${FILE} /etc/other && ln -s other ${FILE}`)
     yield* checkCommand(

@@ -40,6 +40,16 @@ export const presharedKey = (client: Device, gateway: Device): string =>
     "sha256"
   ).toString("base64")
 
+/** Of two clients; who asks comes first. */
+export const clientPresharedKey = (initiator: Device, target: Device): string =>
+  pbkdf2Sync(
+    Buffer.concat([initiator.pskBase, target.pskBase]),
+    `WG_PSK_CC|CA_ID:${initiator.id}|CB_ID:${target.id}|CA_PK:${initiator.publicKey}|CB_PK:${target.publicKey}`,
+    1,
+    32,
+    "sha256"
+  ).toString("base64")
+
 const base32 = (bytes: Uint8Array): string => {
   const bits = Array.from(bytes, (byte) => byte.toString(2).padStart(8, "0")).join("")
   return (bits.match(/.{1,5}/g) ?? [])

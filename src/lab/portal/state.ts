@@ -1,8 +1,9 @@
 /** What the emulator tells tests and scenarios; no token, key or secret is in it. */
 import type { Endpoint } from "../../protocol/portal/loginUrl.ts"
 import type { Grant } from "./Authorizations.ts"
-import type { Knobs, ResourceConfig } from "./config.ts"
+import type { Knobs, PoolConfig, ResourceConfig } from "./config.ts"
 import type { DeviceRecord, SeenRequest } from "./Devices.ts"
+import type { DeviceGrant } from "./Pools.ts"
 import type { PortalServer, Violation } from "./PortalServer.ts"
 
 export interface DeviceState {
@@ -41,7 +42,10 @@ export interface PortalState {
   /** Those that are there. */
   readonly relays: ReadonlyArray<RelayPresenceState>
   readonly resources: ReadonlyArray<ResourceConfig>
+  readonly pools: ReadonlyArray<PoolConfig>
   readonly grants: ReadonlyArray<Grant>
+  /** Of clients, to reach others. */
+  readonly deviceGrants: ReadonlyArray<DeviceGrant>
   /** Resources whose gateway has not confirmed yet. */
   readonly pending: ReadonlyArray<{ readonly clientId: string; readonly resourceId: string }>
   /** By outcome: `accepted`, or status and code as in `401 invalid_token`. */
@@ -67,7 +71,9 @@ export const stateOf = (portal: PortalServer): PortalState => {
       isStatic: session === undefined
     })),
     resources: account.resources,
+    pools: account.pools.all,
     grants: account.authorizations.grants,
+    deviceGrants: account.pools.grants,
     pending: account.authorizations.pending.map(({ client, resourceId }) => ({
       clientId: client.device?.id ?? "",
       resourceId

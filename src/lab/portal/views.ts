@@ -4,12 +4,13 @@ import { parseSocketAddress } from "../../protocol/wire/address.ts"
 import { relayCredentials } from "../relay/credentials.ts"
 import { type Agent, knowsSites } from "./agent.ts"
 import type { Grant } from "./Authorizations.ts"
-import type { DnsConfig, ResourceConfig } from "./config.ts"
-import { authorizationId, iceCredentials, ingestToken, presharedKey } from "./derivations.ts"
+import type { DnsConfig, PoolConfig, ResourceConfig } from "./config.ts"
+import { authorizationId, clientPresharedKey, iceCredentials, ingestToken, presharedKey } from "./derivations.ts"
 import type { DeviceRecord } from "./Devices.ts"
+import type { DeviceGrant } from "./Pools.ts"
 import type { OnlineRelay } from "./RelayPool.ts"
 
-type Json = { readonly [member: string]: unknown }
+export type Json = { readonly [member: string]: unknown }
 
 /** Interval 0: nobody uploads anything. */
 const FLOW_LOGS: Json = { api_url: "https://flow-logs.invalid/", upload_interval_secs: 0, upload_batch_size: 0 }
@@ -95,6 +96,69 @@ export const authorization = (fields: {
   }
 }
 
+export const devicePool = (pool: PoolConfig, members: ReadonlyArray<DeviceRecord>): Json =>
+  pool.type === "dynamic_device_pool"
+    ? { type: pool.type, id: pool.id, name: pool.name, address: pool.address, filters: [] }
+    : {
+      type: pool.type,
+      id: pool.id,
+      name: pool.name,
+      devices: members.map(({ id, ipv4, ipv6 }) => ({ client_id: id, ipv4: `${ipv4}/32`, ipv6: `${ipv6}/128` })),
+      filters: pool.filters
+    }
+
+/** What two clients are told when one of them may reach the other. */
+export const deviceAccess = (fields: {
+  readonly pool: PoolConfig & { readonly type: "static_device_pool" }
+  readonly initiator: DeviceRecord
+  readonly target: DeviceRecord
+  readonly useIceless: boolean
+  /** Unix seconds. */
+  readonly authorizedAt: number
+  readonly expiresAt: number
+}): { readonly forInitiator: Json; readonly forTarget: Json } => {
+  const { authorizedAt, expiresAt, initiator, pool, target } = fields
+  const ice = iceCredentials(initiator, target)
+  const shared = { preshared_key: clientPresharedKey(initiator, target), use_iceless: fields.useIceless }
+  const about = (device: DeviceRecord): Json => ({
+    client_id: device.id,
+    client_name: device.login.name,
+    client_public_key: device.publicKey,
+    client_ipv4: device.ipv4,
+    client_ipv6: device.ipv6
+  })
+  const tokenFor = (role: "initiator" | "responder"): string =>
+    ingestToken({
+      role,
+      authorizationId: authorizationId(`${initiator.id} ${target.id} ${pool.id}`),
+      initiatorId: initiator.id,
+      responderId: target.id,
+      resource: { id: pool.id, name: pool.name },
+      authorizedAt,
+      expiresAt
+    })
+  return {
+    forInitiator: {
+      ...about(target),
+      ...shared,
+      local_ice_credentials: ice.client,
+      remote_ice_credentials: ice.gateway,
+      ice_role: "controlling",
+      flow_logs_ingest_token: tokenFor("initiator")
+    },
+    forTarget: {
+      ...about(initiator),
+      ...shared,
+      local_ice_credentials: ice.gateway,
+      remote_ice_credentials: ice.client,
+      ice_role: "controlled",
+      resource: { id: pool.id, name: pool.name, filters: pool.filters },
+      expires_at: expiresAt,
+      flow_logs_ingest_token: tokenFor("responder")
+    }
+  }
+}
+
 /** One entry for each family, next to each other. */
 export const relayEntries = (
   relays: ReadonlyArray<OnlineRelay>,
@@ -128,8 +192,19 @@ export const clientInterface = ({ ipv4, ipv6 }: DeviceRecord, dns: DnsConfig): J
 export const clientInit = (
   interfaceConfig: Json,
   resources: ReadonlyArray<Json>,
-  relays: ReadonlyArray<Json>
-): Json => ({ interface: interfaceConfig, resources, relays, authorizations: [], flow_logs: FLOW_LOGS })
+  relays: ReadonlyArray<Json>,
+  inbound: ReadonlyArray<DeviceGrant>
+): Json => ({
+  interface: interfaceConfig,
+  resources,
+  relays,
+  authorizations: inbound.map(({ expiresAt, initiatorId, resourceId }) => ({
+    client_id: initiatorId,
+    resource_id: resourceId,
+    expires_at: expiresAt
+  })),
+  flow_logs: FLOW_LOGS
+})
 
 export const gatewayInit = (
   { ipv4, ipv6 }: DeviceRecord,

@@ -2,7 +2,6 @@
 import * as HelpDoc from "@effect/cli/HelpDoc"
 import * as Options from "@effect/cli/Options"
 import * as Config from "effect/Config"
-import * as ConfigError from "effect/ConfigError"
 import * as Duration from "effect/Duration"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
@@ -13,6 +12,22 @@ import type { ClientSettings, DnsControlMethod } from "../services/ClientConfig.
 
 type Parsed<A> = Either.Either<A, string>
 
+/** A value as it was given, and by what. */
+interface Given {
+  readonly value: string
+  readonly source: string
+}
+
+const fromVariable = (variable: string): Config.Config<Given> =>
+  Config.map(Config.string(variable), (value) => ({ value, source: variable }))
+
+/** What is wrong is told of where it came from. */
+const checked = <A>(parse: (text: string) => Parsed<A>) =>
+  Options.mapTryCatch(
+    (given: Given): A => Either.getOrThrowWith(parse(given.value), (why) => `${given.source}: ${why}`),
+    (told) => HelpDoc.p(String(told))
+  )
+
 /** A text option with an environment variable, checked the same way from either source. */
 export const text = <A>(
   name: string,
@@ -22,32 +37,29 @@ export const text = <A>(
 ): Options.Options<Option.Option<A>> => {
   const flag = Options.text(name)
   return (alias === undefined ? flag : Options.withAlias(flag, alias)).pipe(
-    Options.mapTryCatch(
-      (value) => Either.getOrThrowWith(parse(value), (why) => why),
-      (why) => HelpDoc.p(`--${name}: ${String(why)}`)
-    ),
-    Options.withFallbackConfig(
-      Config.mapOrFail(
-        Config.string(variable),
-        (value) => Either.mapLeft(parse(value), (why) => ConfigError.InvalidData([], why))
-      )
-    ),
+    Options.map((value): Given => ({ value, source: `--${name}` })),
+    Options.withFallbackConfig(fromVariable(variable)),
+    checked(parse),
     Options.optional
   )
 }
 
+const parseSwitch = (value: string): Parsed<boolean> =>
+  value === "true" || value === "1"
+    ? Either.right(true)
+    : value === "false" || value === "0"
+    ? Either.right(false)
+    : Either.left(`"${value}" is not true, false, 1 or 0`)
+
 /** A switch; its variable takes `true`, `false`, `1` or `0`. */
 const flag = (name: string, variable?: string): Options.Options<boolean> => {
   const option = Options.boolean(name)
-  return variable === undefined ? option : option.pipe(
-    Options.withFallbackConfig(
-      Config.mapOrFail(Config.string(variable), (value) =>
-        value === "true" || value === "1"
-          ? Either.right(true)
-          : value === "false" || value === "0"
-          ? Either.right(false)
-          : Either.left(ConfigError.InvalidData([], `"${value}" is not true, false, 1 or 0`)))
-    ),
+  if (variable === undefined) return option
+  return option.pipe(
+    Options.withFallbackConfig(fromVariable(variable)),
+    // Mapped only here: without the switch the library would not look for the variable.
+    Options.map((given): Given => typeof given === "boolean" ? { value: String(given), source: `--${name}` } : given),
+    checked(parseSwitch),
     Options.withDefault(false)
   )
 }

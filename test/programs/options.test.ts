@@ -69,7 +69,12 @@ describe("options", () => {
       for (const name of ["much-too-long-a-name", "fünfzehn-längst", "a b", "tun%d", ".."]) {
         assert.include(yield* failure(["--tun-name", name]), "interface name")
       }
-      assert.include(yield* failure([], { LOG_DIR: "" }), "must not be empty")
+      assert.strictEqual((yield* failure([], { LOG_DIR: "" })).trim(), "LOG_DIR: must not be empty")
+      assert.strictEqual((yield* failure(["--log-dir", ""])).trim(), "--log-dir: must not be empty")
+      assert.strictEqual(
+        (yield* failure([], { FIREZONE_INC_BUF: "maybe" })).trim(),
+        "FIREZONE_INC_BUF: \"maybe\" is not true, false, 1 or 0"
+      )
     }))
   it("are all known to the complaint about unknown ones, and the visible ones are in the help", () => {
     const help = rootHelp("1", "auto")

@@ -96,7 +96,8 @@ const make = (options: PeerSocketOptions) =>
       const buffers = { sendBuffer: options.sendBuffer, receiveBuffer: options.receiveBuffer }
       return sockets.udp(unspecified(family, options.port), buffers).pipe(
         Effect.catchTag("SocketFailed", (error) =>
-          Effect.logDebug("the preferred port is taken, using any", error).pipe(
+          Effect.logDebug("cannot have the preferred port, using any").pipe(
+            Effect.annotateLogs("error", error.message),
             Effect.zipRight(sockets.udp(unspecified(family, 0), buffers))
           ))
       )

@@ -1,4 +1,5 @@
 import type { Scenario } from "../scenario.ts"
+import { devicePool } from "./devicePool.ts"
 import { direct, directIpv6, relayed } from "./direct.ts"
 import { dns, dnsInTunnel } from "./dns.ts"
 import { dnsEtcResolvConf, dnsResolved } from "./dnsControl.ts"
@@ -14,6 +15,7 @@ import * as portal from "./portalOutages.ts"
 import * as relays from "./relayLoss.ts"
 import { revoke } from "./revoke.ts"
 import * as roaming from "./roaming.ts"
+import { status } from "./status.ts"
 import { fallback, upgrade, upgradeLate } from "./upgrade.ts"
 import { dnsUpstreams, doh } from "./upstreams.ts"
 
@@ -49,11 +51,13 @@ export const scenarios: ReadonlyArray<Scenario> = [
   internet,
   filters,
   revoke,
+  devicePool,
   dns,
   dnsTwoResources,
   dnsInTunnel,
   dnsUpstreams,
   dnsEtcResolvConf,
   dnsResolved,
-  doh
+  doh,
+  status
 ]

@@ -343,6 +343,10 @@ s.on("data", (d) => process.stdout.write(d)).on("error", (e) => console.log(e.co
               return text
             })
           assert.strictEqual(yield* asNobody(), "EACCES\n")
+          const { status } = yield* ControlClient
+          process.seteuid?.(65534)
+          const refused = yield* Effect.ensuring(Effect.flip(status), Effect.sync(() => process.seteuid?.(0)))
+          assert.strictEqual(refused._tag, "ControlNotPermitted")
           fs.chmodSync(socket, 0o666)
           assert.strictEqual(kind(decode(yield* asNobody())), "not-permitted")
           yield* statusWorks

@@ -3,7 +3,7 @@ import * as Either from "effect/Either"
 import * as Encoding from "effect/Encoding"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
-import type { Relay } from "../protocol/node/types.ts"
+import { type Relay, RELAY_PORT } from "../protocol/node/types.ts"
 import { toBase64 } from "../protocol/portal/loginUrl.ts"
 import type * as Types from "../protocol/portal/types.ts"
 import {
@@ -321,12 +321,19 @@ const RelayWire = Schema.Union(
   Schema.Struct({ type: Schema.Literal("stun") })
 )
 
-/** One relay per id: a dual-stack one comes as two entries. `stun` ones are of no use. */
+/**
+ * One relay per id: a dual-stack one comes as two entries. `stun` ones are of no use, nor are those whose datagrams nobody
+ * would take for a relay's.
+ */
 export const relaysOf = (elements: ReadonlyArray<unknown>, skipped: Array<string>): ReadonlyArray<Relay> => {
   const relays = new Map<string, Relay>()
   for (const wire of lenient("relay", read(RelayWire), elements, skipped)) {
     if (wire.type === "stun") continue
     const { id, addr, username, password } = wire
+    if (addr.port !== RELAY_PORT) {
+      skipped.push(`relay ${id}: its port is not ${RELAY_PORT}`)
+      continue
+    }
     relays.set(id, {
       ...relays.get(id),
       id,

@@ -193,6 +193,17 @@ describe("relays", () => {
     expect(skipped.length).toBe(5)
   })
 
+  it("on another port than 3478 are left out by name", () => {
+    const { init, skipped } = initWith({
+      relays: [turn("1", "203.0.113.9:3478"), turn("1", "[2001:db8::9]:5349"), turn("2", "203.0.113.10:443")]
+    })
+    expect(init.relays.map(({ v4, v6 }) => [v4?.text, v6?.text])).toEqual([["203.0.113.9:3478", undefined]])
+    expect(skipped).toEqual([
+      "relay 0d6f4f0e-0000-4000-8000-000000000001: its port is not 3478",
+      "relay 0d6f4f0e-0000-4000-8000-000000000002: its port is not 3478"
+    ])
+  })
+
   it("whose ids cannot be read stay out of those that went", () => {
     const decoded = decodeClientPush("relays_presence", { disconnected_ids: ["x", 7, id("6")], connected: [] })
     expect(Either.getOrThrow(decoded)).toMatchObject({

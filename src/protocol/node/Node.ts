@@ -31,6 +31,7 @@ import {
   type PeerId,
   type PeerStatus,
   type Relay,
+  RELAY_PORT,
   type RelayId,
   type Transmit
 } from "./types.ts"
@@ -50,7 +51,6 @@ export interface NodeOptions {
 /** How long the answer to a check is waited for, and how many are remembered. */
 const TRANSACTION_LIFETIME = 10_000
 const MAX_TRANSACTIONS = 65_536
-const RELAY_PORT = 3478
 /** The longest WireGuard message that anybody sends: a packet of 1280 bytes (spec 3.2). */
 const MAX_MESSAGE = 1280 + DATA_OVERHEAD
 /** Initiations that may be repeated: of so many peers at once, 10 s long. */

@@ -14,6 +14,9 @@ export interface IceCredentials {
   readonly password: string
 }
 
+/** By its source port a datagram is told to be a relay's (connectivity spec section 4). */
+export const RELAY_PORT = 3478
+
 /** One TURN server; at least one address. Realm is always `firezone`, port always 3478 (spec section 2.1). */
 export interface Relay {
   readonly id: RelayId

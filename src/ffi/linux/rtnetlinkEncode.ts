@@ -158,10 +158,11 @@ export interface DeviceRoute {
   readonly index: number
 }
 
-const deviceRoute = (type: number, flags: number, route: DeviceRoute): Uint8Array =>
+/** A route into a device without a gateway (host spec section 8.4). */
+export const addDeviceRoute = (route: DeviceRoute): Uint8Array =>
   encode(
-    type,
-    flags,
+    RTM.NEWROUTE,
+    NLM_F.ADD,
     routeHeader(familyOfBytes(route.destination), route.prefixLength, {
       table: RT_TABLE.MAIN, // does not hold our numbers; the attribute wins
       protocol: RTPROT.STATIC,
@@ -174,9 +175,6 @@ const deviceRoute = (type: number, flags: number, route: DeviceRoute): Uint8Arra
       ...(route.prefixLength === 0 ? [] : [[RTA.DST, route.destination]] as const)
     ]
   )
-/** A route into a device without a gateway (host spec section 8.4). */
-export const addDeviceRoute = (route: DeviceRoute): Uint8Array => deviceRoute(RTM.NEWROUTE, NLM_F.ADD, route)
-export const deleteDeviceRoute = (route: DeviceRoute): Uint8Array => deviceRoute(RTM.DELROUTE, NLM_F.CHANGE, route)
 
 /** Deletes exactly the route that a dump showed. */
 export const deleteRoute = (route: RouteMessage): Uint8Array =>

@@ -16,7 +16,7 @@ export const SOL_TCP = 6
 export const SOL_UDP = 17
 export const SOL_IPV6 = 41
 
-export const SO_ERROR = 4
+const SO_ERROR = 4
 export const SO_SNDBUF = 7
 export const SO_RCVBUF = 8
 export const SO_SNDBUFFORCE = 32
@@ -83,14 +83,14 @@ export const encodeSockaddr = (address: Uint8Array, port: number): Uint8Array<Ar
   return bytes
 }
 
-export interface Sockaddr {
+interface Sockaddr {
   /** 4 or 16 bytes, network order. */
   readonly address: Uint8Array
   readonly port: number
 }
 
 /** Reads what the kernel wrote; `undefined` for other families and for what is cut short. */
-export const decodeSockaddr = (bytes: Uint8Array, length: number): Sockaddr | undefined => {
+const decodeSockaddr = (bytes: Uint8Array, length: number): Sockaddr | undefined => {
   if (length < 4 || length > bytes.length) return undefined
   const view = new DataView(bytes.buffer, bytes.byteOffset, length)
   const family = view.getUint16(0, true)

@@ -7,7 +7,7 @@ import * as path from "node:path"
 import { ConfigInvalid } from "../../services/ClientConfig.ts"
 import { makeFolder } from "../makeFolder.ts"
 
-export const MAX_TOTAL_BYTES = 100 * 1024 * 1024
+const MAX_TOTAL_BYTES = 100 * 1024 * 1024
 const YOUNG_MILLIS = 5 * 60_000
 
 /** Which of a folder's log files to delete: oldest first until `cap` holds, never a young one, never the last one. */

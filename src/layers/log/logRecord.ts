@@ -35,7 +35,7 @@ export const recordOf = (options: Logger.Logger.Options<unknown>): LogRecord => 
 }
 
 const names: { readonly [tag: string]: string } = { Warning: "WARN", Fatal: "ERROR" }
-export const levelName = (level: LogLevel.LogLevel): string => names[level._tag] ?? level._tag.toUpperCase()
+const levelName = (level: LogLevel.LogLevel): string => names[level._tag] ?? level._tag.toUpperCase()
 
 const plainValue = (value: unknown): string => {
   if (value instanceof Error) return JSON.stringify(value.message)

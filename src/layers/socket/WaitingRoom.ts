@@ -4,8 +4,8 @@ import type { RouteCache } from "../../services/RouteCache.ts"
 import type { PeerCounters } from "./PeerCounters.ts"
 
 /** Datagrams that wait for a route: for one destination, and in all. */
-export const WAITING_PER_DESTINATION = 32
-export const WAITING_IN_ALL = 256
+const WAITING_PER_DESTINATION = 32
+const WAITING_IN_ALL = 256
 /** The network may change while a route is looked up; then it is asked for again, but not for ever. */
 const ATTEMPTS = 3
 

@@ -18,10 +18,3 @@ export const checkDelay = (schedule: CheckSchedule, n: number): number =>
   n === 0
     ? 0
     : Math.min(schedule.initialRto * 2 ** Math.min(n - 1, schedule.maxRetransmits), schedule.maxRto)
-
-/** How long a pair that worked may stay silent before it is given up. */
-export const deadPairTimeout = (schedule: CheckSchedule): number => {
-  let sum = checkDelay(schedule, schedule.maxRetransmits)
-  for (let n = 2; n <= schedule.maxRetransmits; n++) sum += checkDelay(schedule, n)
-  return sum
-}

@@ -39,8 +39,12 @@ describeWith({ root: true, programs: ["ip"] }, "netlink", () => {
       assert.strictEqual(change(encode.addInvertedMarkRule(rule)), "EEXIST")
       assert.strictEqual(change(encode.addDeviceRoute(route)), "ok")
       assert.strictEqual(change(encode.addDeviceRoute(route)), "EEXIST")
-      assert.strictEqual(change(encode.deleteDeviceRoute(route)), "ok")
-      assert.strictEqual(change(encode.deleteDeviceRoute(route)), "ESRCH")
+      const [added] = Either.getOrThrow(
+        netlink.dump(encode.dumpRoutes(family, TABLES.user.table), "routes", decodeRoute)
+      ).filter(({ table }) => table === TABLES.user.table)
+      assert.isDefined(added)
+      assert.strictEqual(change(encode.deleteRoute(added)), "ok")
+      assert.strictEqual(change(encode.deleteRoute(added)), "ESRCH")
       const ours = Either.getOrThrow(netlink.dump(encode.dumpRules(family), "rules", decodeRule)).filter(
         ({ table }) => table === TABLES.user.table
       )

@@ -86,12 +86,6 @@ const vectors: ReadonlyArray<readonly [name: string, message: Uint8Array, hex: s
     `34000000 18000506 01000000 00000000  02100000 fe040001 00000000
      08000400 02000000 08000f00 00fd2120 08000100 0a090000`
   ],
-  [
-    "DELROUTE 10.9.0.0/16",
-    encode.deleteDeviceRoute(route10),
-    `34000000 19000500 01000000 00000000  02100000 fe040001 00000000
-     08000400 02000000 08000f00 00fd2120 08000100 0a090000`
-  ],
   [ // section 11.5
     "GETROUTE 8.8.8.8 with the mark",
     encode.getRoute(ipToBytes(ip("8.8.8.8")), { mark: SOCKET_MARK }),

@@ -1,6 +1,13 @@
 import { describe, expect, it } from "vitest"
-import { checkDelay, checkSchedules, deadPairTimeout } from "../../../src/protocol/ice/checkSchedule.ts"
+import { checkDelay, type CheckSchedule, checkSchedules } from "../../../src/protocol/ice/checkSchedule.ts"
 import { iceTimers } from "../../../src/protocol/wireguard/types.ts"
+
+/** How long a pair that worked may stay silent before it is given up. */
+const deadPairTimeout = (schedule: CheckSchedule): number => {
+  let sum = checkDelay(schedule, schedule.maxRetransmits)
+  for (let n = 2; n <= schedule.maxRetransmits; n++) sum += checkDelay(schedule, n)
+  return sum
+}
 
 describe("the schedules of connectivity checks", () => {
   it("give up a silent pair as spec 9.6 says", () => {

@@ -152,7 +152,13 @@ const runEtcResolvConf = (lab: Lab, recorder: Recorder): Effect.Effect<void, Lab
       (code) => code === 0
     )
     yield* checkText(lab, recorder, "after dns-cleanup", RENEWED)
-    yield* checkCommand(lab, recorder, "dns-cleanup again", { args: ["dns-cleanup"] }, (code) => code === 0)
+    yield* checkCommand(
+      lab,
+      recorder,
+      "dns-cleanup again",
+      { args: ["dns-cleanup"] },
+      (code, said) => code === 0 && said === ""
+    )
     yield* checkText(lab, recorder, "changes nothing", RENEWED)
 
     // As in a container: nothing can be renamed to it.

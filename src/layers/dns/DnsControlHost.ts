@@ -59,6 +59,8 @@ const sayRestored = (paths: ResolvConfPaths) => (wasOurs: boolean) =>
     )
     : Effect.void
 
+const sayReverted = (wasOurs: boolean) => wasOurs ? Effect.logInfo("the system's DNS is as it was before") : Effect.void
+
 const etcResolvConf = ({ paths }: DnsControlOptions): Backend => {
   const file = new ResolvConfFile(paths)
   return {
@@ -68,7 +70,7 @@ const etcResolvConf = ({ paths }: DnsControlOptions): Backend => {
     ),
     apply: (target) => attempt(() => file.point(target)),
     damage: () => file.damage(),
-    revert: Effect.asVoid(revertFile(file)),
+    revert: Effect.flatMap(revertFile(file), sayReverted),
     flush: Effect.void
   }
 }
@@ -96,13 +98,15 @@ const systemdResolved = ({ paths, resolvectl }: DnsControlOptions): Backend => {
       return text === "" || servers.every((server) => known.includes(server)) ? undefined : "servers are missing"
     },
     revert: Effect.gen(function*() {
-      // The settings vanish with the interface at the latest.
-      if (pointed !== undefined) {
-        yield* Effect.catchAll(resolvectl(["revert", "--", pointed]), (error) => Effect.logDebug(error.message))
-      }
+      const interfaceName = pointed
       pointed = undefined
-      yield* revertFile(file)
+      // The settings vanish with the interface at the latest.
+      if (interfaceName !== undefined) {
+        yield* Effect.catchAll(resolvectl(["revert", "--", interfaceName]), (error) => Effect.logDebug(error.message))
+      }
+      const wasOurs = yield* revertFile(file)
       yield* Effect.catchAll(flush, (error) => Effect.logDebug(error.message))
+      yield* sayReverted(wasOurs || interfaceName !== undefined)
     }),
     flush
   }

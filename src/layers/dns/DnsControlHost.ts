@@ -151,6 +151,7 @@ const make = (options: DnsControlOptions) =>
 
     const revert = Effect.suspend(() => {
       wanted = undefined
+      hasSet = false
       return backend.revert
     }).pipe(serially, Effect.uninterruptible, Effect.withSpan("DnsControl.revert"))
 

@@ -4,6 +4,7 @@ import * as path from "node:path"
 import type { DnsControlMethod } from "../../services/ClientConfig.ts"
 import { type FileKind, kindOf } from "./ResolvConfFile.ts"
 import { asksOnlyStub, isOurs, nameserversOf } from "./resolvConfText.ts"
+import { readText } from "./systemServers.ts"
 
 /** What decides. */
 export interface ResolverFacts {
@@ -50,7 +51,7 @@ export const factsOf = (file: string, hasResolvectl: boolean): ResolverFacts => 
   return {
     kind,
     link: kind === "link" ? path.resolve(path.dirname(file), fs.readlinkSync(file)) : "",
-    text: kind === "file" ? fs.readFileSync(file, "latin1") : "",
+    text: kind === "file" ? readText(file) : "",
     isWritable: kind === "file" && isWritable(file),
     hasResolvectl
   }

@@ -1,7 +1,6 @@
 /**
  * The control socket's messages: a line of JSON each way, UTF-8, ended by a newline. A connection carries one request and
- * its answer; only `watch` has many, one a second, until either side closes. `echo '{"version":1,"request":"status"}' |
- * socat -t5 - UNIX-CONNECT:/run/dev.firezone.client/headless-tun-firezone.sock` shows one.
+ * its answer; only `watch` has many, one a second, until either side closes. docs/status.md explains them to others.
  */
 import * as Schema from "effect/Schema"
 import { StatusReport } from "./status.ts"

@@ -25,9 +25,7 @@ export const ResourceReport = Schema.Struct({
   address: Schema.String,
   addressDescription: Schema.optional(Schema.String),
   sites: Schema.Array(Schema.Struct({ id: Schema.String, name: Schema.String })),
-  status: Schema.Literal("Unknown", "Online", "Offline"),
-  /** The peer through which it is reached, once something was sent to it. */
-  gateway: Schema.optional(Schema.String)
+  status: Schema.Literal("Unknown", "Online", "Offline")
 })
 
 export const PeerReport = Schema.Struct({

@@ -7,7 +7,7 @@ import { ask } from "./control.ts"
 import { accountOf, type Farm, type FarmState } from "./gateway/farm.ts"
 import type { GatewayConfig, GatewayState } from "./gateway/gatewayProcess.ts"
 import { LabError } from "./LabError.ts"
-import type { DnsConfig, ResourceConfig, StaticRelay } from "./portal/config.ts"
+import type { DnsConfig, PoolConfig, ResourceConfig, StaticRelay } from "./portal/config.ts"
 import type { PortalConfig, PortalState } from "./portal/portalProcess.ts"
 import type { Daemon, Output } from "./processes.ts"
 import type { RelayConfig, RelayState } from "./relay/relayProcess.ts"
@@ -36,6 +36,11 @@ export const clientEnvironment: Readonly<Record<string, string>> = {
   FIREZONE_API_URL: apiUrl,
   FIREZONE_ID: "lab-client",
   FIREZONE_NAME: "lab-client"
+}
+const otherClientEnvironment = {
+  ...clientEnvironment,
+  FIREZONE_ID: "lab-client-2",
+  FIREZONE_NAME: "lab-client-2"
 }
 export const gatewayEnvironment = {
   FIREZONE_TOKEN: tokens.gateway,
@@ -99,6 +104,8 @@ export interface Lab {
   readonly gateway: Emulator<GatewayState>
   /** Starts the client as a user would: the built executable with nothing but flags and environment. */
   readonly startClient: (options?: ClientOptions) => Effect.Effect<Daemon, LabError, Scope.Scope>
+  /** Another one, on the second gateway's host: nothing else may be there. */
+  readonly startOtherClient: Effect.Effect<Daemon, LabError, Scope.Scope>
   /** Runs one of its commands to the end, with its settings of the lab. */
   readonly runClient: (options?: ClientOptions) => Effect.Effect<Output, LabError>
 }
@@ -111,12 +118,11 @@ export interface ClientOptions {
 }
 
 /** The arguments of the client in the lab. */
-export const clientArguments = (topology: Topology, dnsControl = "disabled"): ReadonlyArray<string> => [
-  "--dns-control",
-  dnsControl,
-  "--state-dir",
-  path.join(topology.folder, "client-state")
-]
+export const clientArguments = (
+  topology: Topology,
+  dnsControl = "disabled",
+  name = "client"
+): ReadonlyArray<string> => ["--dns-control", dnsControl, "--state-dir", path.join(topology.folder, `${name}-state`)]
 
 /** What is on the hosts. */
 export interface Equipment {
@@ -134,6 +140,8 @@ export interface Equipment {
   readonly gatewayApiUrl?: string
   /** In the place of the networks behind the gateway. */
   readonly resources?: ReadonlyArray<ResourceConfig>
+  /** Of clients that may reach each other. */
+  readonly pools?: ReadonlyArray<PoolConfig>
   /** What the account has for every client. */
   readonly dns?: DnsConfig
   /** These gateways and their networks in the place of the others. */
@@ -222,9 +230,9 @@ const networks: ReadonlyArray<ResourceConfig> = [
 /** A relay that the portal is not told of here has to sign in. */
 const portalConfig = (
   relays: ReadonlyArray<StaticRelay>,
-  { dns, farm, iceless = false, resources = networks, secondSite = false }: Pick<
+  { dns, farm, iceless = false, pools, resources = networks, secondSite = false }: Pick<
     Equipment,
-    "dns" | "farm" | "iceless" | "resources" | "secondSite"
+    "dns" | "farm" | "iceless" | "pools" | "resources" | "secondSite"
   >
 ): PortalConfig => ({
   host: "::",
@@ -236,6 +244,7 @@ const portalConfig = (
   iceless,
   relays,
   dns,
+  pools,
   gatewaySite: ids.site,
   ...(farm === undefined
     ? {
@@ -322,6 +331,12 @@ export const start = (
       farm,
       startClient: (options = {}) =>
         topology.daemon("client", "client", clientArgv(options), { ...clientEnvironment, ...options.env }),
+      startOtherClient: topology.daemon(
+        "gw2",
+        "client2",
+        [process.execPath, executable, ...clientArguments(topology, undefined, "client2")],
+        otherClientEnvironment
+      ),
       runClient: (options = {}) =>
         topology.run("client", clientArgv(options), { env: { ...clientEnvironment, ...options.env } })
     }

@@ -130,7 +130,11 @@ export class ClientDevices {
     const isBetweenUs = peer.addresses.includes(version, packet.source) &&
       this.#host.addresses()?.includes(version, packet.destination) === true
     if (!isBetweenUs) return this.#drop("not-allowed")
-    if (isIcmpError(packet)) return this.#isAboutFlow(peer, packet, "theirs", now) || this.#drop("not-allowed")
+    if (isIcmpError(packet)) {
+      if (!this.#isAboutFlow(peer, packet, "theirs", now)) return this.#drop("not-allowed")
+      if (this.#icmpError.isProhibited) this.#heed(peer, now)
+      return true
+    }
     if (peer.flows.openerOf(version, kind, destinationPort, sourcePort, now) === Opener.We) return true
     if (!peer.permits(kind, destinationPort)) {
       const length = writeIcmpError(packet, "prohibited", this.#scratch, 0)
@@ -274,6 +278,17 @@ export class ClientDevices {
     const localPort = isTheirs ? sourcePort : destinationPort
     const peerPort = isTheirs ? destinationPort : sourcePort
     return peer.flows.openerOf(version, kind, localPort, peerPort, now) !== Opener.Nobody
+  }
+
+  /**
+   * A device that prohibits what we believe to be granted has lost the grant, most likely to its expiry: asks the portal
+   * again, as of gateways.
+   */
+  #heed(peer: DevicePeer, now: number): void {
+    const { buffer, destination, destinationPort, kind, version } = this.#icmpError.failed
+    const member = this.#pools.find(version, destination, kind, destinationPort)
+    if (member?.peer !== peer || !member.filter.permits(kind, destinationPort)) return
+    this.#ask(member, ipFromBytes(buffer, destinationOffset(this.#icmpError.failed), version), undefined, now)
   }
 
   /** Asks for a member at one of its addresses, and keeps the packet if there is one. */

@@ -68,6 +68,12 @@ const report = (event: TunnelEvent, told: Told): Effect.Effect<void> => {
       return Effect.logWarning("no gateway of the resource is compatible with this client").pipe(
         Effect.annotateLogs({ resource: event.resourceId })
       )
+    case "RelaysUnusable":
+      return Effect.logWarning("no relay can be used: new connections are not possible").pipe(
+        Effect.annotateLogs({
+          reasons: Array.from(event.reasons, ([reason, count]) => `${count} ${reason}`).join(", ")
+        })
+      )
     case "Reset":
       return Effect.logInfo("starting over on the new network").pipe(Effect.annotateLogs({ reason: event.reason }))
   }

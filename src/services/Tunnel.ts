@@ -61,6 +61,8 @@ export type TunnelEvent =
   | { readonly _tag: "PeerLost"; readonly peer: string; readonly reason: string }
   | { readonly _tag: "AllGatewaysOffline"; readonly resourceId: string }
   | { readonly _tag: "GatewayVersionMismatch"; readonly resourceId: string }
+  /** How many relays are of no use for which reason; once, until one was of use again. */
+  | { readonly _tag: "RelaysUnusable"; readonly reasons: ReadonlyMap<string, number> }
   | { readonly _tag: "Reset"; readonly reason: string }
 
 /** A bug ended the session: logged with its cause, exit code 1. */

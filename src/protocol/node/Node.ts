@@ -79,6 +79,7 @@ export class Node implements NodeApi {
   readonly #indices: IndexAllocator
   readonly #connections = new ConnectionTable()
   readonly #relays: Relays
+  #saidUnusable = false
   readonly #transactions = new TimedMap<string, IceConnection>(TRANSACTION_LIFETIME, MAX_TRANSACTIONS)
   /** Who has accepted an initiation, by its MAC1: copies of it are told apart before they cost anything. */
   readonly #initiations = new TimedMap<string, PathConnection>(CACHE_LIFETIME, MAX_INITIATIONS)
@@ -377,10 +378,20 @@ export class Node implements NodeApi {
           break
       }
     }
+    this.#noticeUnusableRelays()
     for (const connection of this.#connections) {
       if (connection.relay === undefined) this.#migrate(connection, now)
     }
     for (const connection of [...this.#connections]) this.#advance(connection, now)
+  }
+
+  #noticeUnusableRelays(): void {
+    if (this.#relays.isUsable) this.#saidUnusable = false
+    if (this.#saidUnusable) return
+    const reasons = this.#relays.unusable
+    if (reasons === undefined) return
+    this.#saidUnusable = true
+    this.#events.push({ _tag: "RelaysUnusable", reasons })
   }
 
   #withdraw(candidate: GatheredCandidate, now: number): void {

@@ -18,6 +18,8 @@ export interface AllocationApi {
   readonly isDoubtful: boolean
   /** Why the relay is of no use any more (spec 6.9), once it is. */
   readonly freed: FreeReason | undefined
+  /** Why nothing can be had from the relay now, if that is so; for a person. */
+  readonly unusable: string | undefined
   /** Host, server-reflexive and relayed ones that are valid now. */
   readonly candidates: ReadonlyArray<GatheredCandidate>
   /** The address of the relay in use. */
@@ -80,6 +82,8 @@ export class Relays {
   readonly #byAddress = new Map<string, AllocationApi>()
   /** In order of their leaving. */
   readonly #former = new Set<IpAddress>()
+  /** Why relays were given up since the portal named some, or one was of use; how many for each reason. */
+  readonly #givenUp = new Map<string, number>()
   readonly #events: Array<RelayEvent> = []
 
   constructor(crypto: Pick<Crypto, "randomBytes">, make: MakeAllocation) {
@@ -126,6 +130,24 @@ export class Relays {
     return this.#entries.size > 0
   }
 
+  /** A relay holds an address for us. */
+  get isUsable(): boolean {
+    for (const { allocation } of this.#entries.values()) {
+      if (allocation.relayed(4) !== undefined || allocation.relayed(6) !== undefined) return true
+    }
+    return false
+  }
+
+  /** How many relays are of no use for which reason, if none is and none may become so; not of those withdrawn. */
+  get unusable(): ReadonlyMap<string, number> | undefined {
+    const reasons = new Map(this.#givenUp)
+    for (const { allocation } of this.#entries.values()) {
+      if (allocation.unusable === undefined) return undefined
+      count(reasons, allocation.unusable)
+    }
+    return reasons.size === 0 ? undefined : reasons
+  }
+
   /** What a connection that uses `relay` offers: relayed candidates of that one, the other kinds of all. */
   candidates(relay: RelayId): ReadonlyArray<GatheredCandidate> {
     const candidates: Array<GatheredCandidate> = []
@@ -140,6 +162,7 @@ export class Relays {
   /** Spec 6.11: removes, then adds or replaces, then verifies the others. */
   update(remove: ReadonlyArray<RelayId>, add: ReadonlyArray<Relay>, now: number): void {
     for (const id of remove) this.#drop(id, "the portal withdrew it")
+    if (add.length > 0) this.#givenUp.clear()
     const listed = new Set(add.map(({ id }) => id))
     for (const relay of add) {
       const existing = this.#entries.get(relay.id)
@@ -193,6 +216,8 @@ export class Relays {
     for (const { allocation } of this.#entries.values()) allocation.handleTimeout(now)
     for (const [id, { allocation }] of this.#entries) {
       if (allocation.freed === undefined) continue
+      if (this.isUsable) this.#givenUp.clear()
+      count(this.#givenUp, allocation.freed)
       this.#drop(id, allocation.freed)
       if (this.#entries.size === 0) this.#events.push({ _tag: "NoneLeft" })
     }
@@ -255,3 +280,7 @@ const addressesOf = ({ v4, v6 }: Relay): ReadonlyArray<SocketAddress> =>
 const isSame = (left: Relay, right: Relay): boolean =>
   left.username === right.username && left.password === right.password
   && left.v4?.text === right.v4?.text && left.v6?.text === right.v6?.text
+
+const count = (reasons: Map<string, number>, reason: string): void => {
+  reasons.set(reason, (reasons.get(reason) ?? 0) + 1)
+}

@@ -46,6 +46,8 @@ export type NodeEvent =
   | { readonly _tag: "ConnectionFailed"; readonly peer: PeerId; readonly reason: string }
   | { readonly _tag: "ConnectionClosed"; readonly peer: PeerId }
   | { readonly _tag: "NoRelays" }
+  /** Once, until a relay was of use again. How many are of no use for which reason. */
+  | { readonly _tag: "RelaysUnusable"; readonly reasons: ReadonlyMap<string, number> }
 
 /** One datagram to send: `buffer[offset, offset + length)`, valid until the next call into the node. */
 export interface Transmit {

@@ -432,7 +432,9 @@ export class ClientTunnel {
       case "ConnectionClosed":
         return this.#lose(event.peer, "the connection was closed", now, keepsPreference)
       case "NoRelays":
-        this.#events.request({ _tag: "NoRelays" })
+        return this.#events.request({ _tag: "NoRelays" })
+      case "RelaysUnusable":
+        this.#events.push(event)
     }
   }
 

@@ -356,7 +356,9 @@ export class GatewayTunnel {
       case "ConnectionClosed":
         return this.#disconnected(event.peer, "the connection was closed")
       case "NoRelays":
-        this.#request({ _tag: "NoRelays" })
+        return this.#request({ _tag: "NoRelays" })
+      case "RelaysUnusable":
+        return // nobody waits for a gateway's word
     }
   }
 

@@ -39,6 +39,8 @@ export type ClientTunnelEvent =
   | { readonly _tag: "AllGatewaysOffline"; readonly resourceId: ResourceId }
   /** Once per resource and session. */
   | { readonly _tag: "GatewayVersionMismatch"; readonly resourceId: ResourceId }
+  /** No relay is of use, so that there will be no new connections; how many for which reason. Once per such time. */
+  | { readonly _tag: "RelaysUnusable"; readonly reasons: ReadonlyMap<string, number> }
   /** Of a DNS resource or device pool: no name is its own. */
   | { readonly _tag: "UnusablePattern"; readonly resourceId: ResourceId }
   | PeerEvent

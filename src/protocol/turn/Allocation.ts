@@ -80,6 +80,8 @@ export class Allocation {
   /** When to ask for an allocation again after too many mismatches. */
   #retryAt = Number.POSITIVE_INFINITY
   #hasProtocolFailure = false
+  /** The code with which the latest request for an allocation was refused. */
+  #refusal: number | undefined
   #rtt: number | undefined
 
   constructor(options: { readonly relay: Relay; readonly crypto: Crypto; readonly now: number }) {
@@ -101,6 +103,11 @@ export class Allocation {
     if (this.#requests.size > 0) return undefined
     if (this.#credentials === undefined) return "bad-credentials"
     return this.#server === undefined ? "no-response" : undefined
+  }
+
+  /** Why the relay is of no use now, and will not be unless asked again: `freed`, or the code of its refusal. */
+  get unusable(): string | undefined {
+    return this.freed ?? (this.#isSuspended ? `refused (${this.#refusal ?? "no usable answer"})` : undefined)
   }
 
   /** There is reason to take another one: nothing is allocated or asked for, or what is allocated is being verified. */
@@ -380,6 +387,7 @@ export class Allocation {
     if (code === 437) return this.#handleMismatch(kind, now)
     switch (kind._tag) {
       case "Allocate":
+        this.#refusal = code
         this.#waiting = []
         return
       case "ChannelBind":
@@ -408,6 +416,7 @@ export class Allocation {
     this.#invalidate()
     if (now - this.#mismatches.since >= MISMATCH_WINDOW) this.#mismatches = { since: now, count: 0 }
     if (++this.#mismatches.count > MAX_MISMATCHES) {
+      this.#refusal = 437
       this.#waiting = []
       this.#retryAt = this.#mismatches.since + MISMATCH_WINDOW
       return

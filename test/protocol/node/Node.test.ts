@@ -321,11 +321,33 @@ describe("a relay that is lost", () => {
     assert.isTrue(world.node.isEstablished("gateway"))
   })
 
+  it("is told of once when no other is of use, with the reasons, and again after one was", () => {
+    const world = new World(a, ab)
+    const unusable = () => {
+      world.node.handleTimeout(1)
+      return world.events().flatMap((event) => event._tag === "RelaysUnusable" ? [[...event.reasons]] : [])
+    }
+    for (const id of ["a", "ab"]) world.doubles.of(id).candidates = []
+    world.doubles.of("a").unusable = "refused (486)"
+    assert.deepStrictEqual(unusable(), [], "the other one may become usable")
+    world.doubles.of("ab").freed = "bad-credentials"
+    assert.deepStrictEqual(unusable(), [[["bad-credentials", 1], ["refused (486)", 1]]])
+    world.node.updateRelays([], [{ ...ab, id: "c" }], 1)
+    world.doubles.of("c").unusable = "refused (486)"
+    assert.deepStrictEqual(unusable(), [])
+    world.doubles.of("c").gather("203.0.113.2:50000")
+    world.doubles.of("c").unusable = undefined
+    assert.deepStrictEqual(unusable(), [])
+    world.doubles.of("c").candidates = []
+    world.doubles.of("c").unusable = "refused (486)"
+    assert.deepStrictEqual(unusable(), [[["refused (486)", 2]]])
+  })
+
   it("is replaced later if there is no other one yet", () => {
     const world = new World(a).connect()
     world.doubles.of("a").freed = "no-response"
     world.node.handleTimeout(1)
-    assert.deepStrictEqual(named(world.events()), ["InvalidateIceCandidate", "NoRelays"])
+    assert.deepStrictEqual(named(world.events()), ["InvalidateIceCandidate", "NoRelays", "RelaysUnusable"])
     world.node.updateRelays([], [ab], 1)
     const fresh = world.doubles.of("ab")
     fresh.gather("203.0.113.2:50000")

@@ -36,6 +36,7 @@ export class AllocationDouble implements AllocationApi {
   readonly relay: Relay
   rtt: number | undefined = 20
   isDoubtful = false
+  unusable: string | undefined
   freed: FreeReason | undefined
   candidates: ReadonlyArray<GatheredCandidate> = []
   server: SocketAddress | undefined

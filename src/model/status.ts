@@ -17,6 +17,13 @@ const Interface = Schema.Struct({
   works: Families
 })
 
+const Dns = Schema.Struct({
+  method: Schema.String,
+  /** Ours, in the order in which the system asks them, and whom each asks in turn: an address or a URL. */
+  servers: Schema.Array(Schema.Struct({ address: Schema.String, upstream: Schema.String })),
+  searchDomain: Schema.optional(Schema.String)
+})
+
 export const ResourceReport = Schema.Struct({
   id: Schema.String,
   type: Schema.Literal("cidr", "dns", "internet"),
@@ -25,7 +32,9 @@ export const ResourceReport = Schema.Struct({
   address: Schema.String,
   addressDescription: Schema.optional(Schema.String),
   sites: Schema.Array(Schema.Struct({ id: Schema.String, name: Schema.String })),
-  status: Schema.Literal("Unknown", "Online", "Offline")
+  status: Schema.Literal("Unknown", "Online", "Offline"),
+  /** The peer through which it is reached, while there is one. */
+  gateway: Schema.optional(Schema.String)
 })
 
 export const PeerReport = Schema.Struct({
@@ -59,6 +68,8 @@ export const StatusReport = Schema.Struct({
   }),
   /** Once it is set up. */
   interface: Schema.optional(Interface),
+  /** Once it is set up. */
+  dns: Schema.optional(Dns),
   internetResourceActive: Schema.Boolean,
   resources: Schema.Array(ResourceReport),
   peers: Schema.Array(PeerReport),

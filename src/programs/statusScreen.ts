@@ -78,6 +78,13 @@ const interfaceText = ({ interface: link }: StatusReport): Cell => {
   return `${link.name}  ${families.join("  ")}`
 }
 
+const dnsRows = ({ dns }: StatusReport): ReadonlyArray<Row> =>
+  dns === undefined ? [] : [
+    ["DNS", dns.method === "disabled" ? "not controlled" : `by ${dns.method}`],
+    ...dns.servers.map(({ address, upstream }) => ["", `${address} asks ${upstream}`]),
+    ...(dns.searchDomain === undefined ? [] : [["", `search domain ${dns.searchDomain}`]])
+  ]
+
 const overview = (report: StatusReport): ReadonlyArray<Row> => {
   const { client, internetResourceActive, portal, resources } = report
   return [
@@ -86,6 +93,7 @@ const overview = (report: StatusReport): ReadonlyArray<Row> => {
     ["", styled("dim", portal.url)],
     ...(portal.lastError === undefined ? [] : [["Last error", portal.lastError]]),
     ["Interface", interfaceText(report)],
+    ...dnsRows(report),
     ...(resources.some(({ type }) => type === "internet")
       ? [["All traffic", internetResourceActive ? "through the tunnel" : "not through the tunnel"]]
       : [])
@@ -98,11 +106,15 @@ const STATUS_STYLE: { readonly [status in Resource["status"]]: Style } = {
   Unknown: "dim"
 }
 
-const resourceRow = ({ address, name, sites, status, type }: Resource): Row => [
+/** As much of an id as tells gateways apart. */
+const SHORT_ID = 8
+
+const resourceRow = ({ address, gateway, name, sites, status, type }: Resource): Row => [
   styled(STATUS_STYLE[status], status.toLowerCase()),
   name,
   type === "internet" ? "everything else" : address,
-  styled("dim", sites.map(({ name }) => name).join(", "))
+  styled("dim", sites.map(({ name }) => name).join(", ")),
+  styled("dim", gateway === undefined ? "" : `through ${gateway.slice(0, SHORT_ID)}`)
 ]
 
 const PATHS: { readonly [kind in NonNullable<Peer["path"]>["kind"]]: string } = {

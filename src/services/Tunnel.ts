@@ -7,7 +7,7 @@ import type * as Stream from "effect/Stream"
 import type { IpAddress } from "../model/Route.ts"
 import type { PeerStatus } from "../protocol/node/types.ts"
 import type { DeviceFacts } from "./DeviceIdentity.ts"
-import type { DnsControlFailed } from "./DnsControl.ts"
+import type { DnsControl, DnsControlFailed } from "./DnsControl.ts"
 import type { PeerSocketStats } from "./PeerSocket.ts"
 import type { PortalFatal } from "./Portal.ts"
 import type { RouteCacheStats } from "./RouteCache.ts"
@@ -36,7 +36,15 @@ export interface TunnelStatus {
     readonly ipv6: IpAddress
     readonly works: { readonly ipv4: boolean; readonly ipv6: boolean }
   } | undefined
-  readonly resources: ReadonlyArray<ResourceStatus>
+  /** Once the interface is set up. */
+  readonly dns?: {
+    readonly method: DnsControl["Type"]["method"]
+    /** Ours, in the order in which the system asks them, and whom each asks in turn: an address or a URL. */
+    readonly servers: ReadonlyArray<{ readonly address: IpAddress; readonly upstream: string }>
+    readonly searchDomain?: string | undefined
+  } | undefined
+  /** With the peer through which one is reached, while there is one. */
+  readonly resources: ReadonlyArray<ResourceStatus & { readonly gateway?: string | undefined }>
   readonly peers: ReadonlyArray<PeerStatus>
   readonly tun: TunStats
   readonly sockets: PeerSocketStats

@@ -23,9 +23,12 @@ const screenText = `  Client     1.2.3, process 42, up 1 d 2 h
   Portal     signed in
              wss://api.firezone.dev/
   Interface  tun-test  100.64.0.2  fd00:2021:1111::2
+  DNS        by systemd-resolved
+             100.100.111.1 asks https://dns.example/q
+             search domain corp.test
 
 Resources (1)
-  online  Office LAN  10.20.0.0/16  HQ
+  online  Office LAN  10.20.0.0/16  HQ  through 77777777
 
 Gateways (1)
   connected  77777777-7777-4777-8777-777777777777
@@ -59,6 +62,7 @@ describe("status screen", () => {
       report({
         portal: { state: "disconnected", lastError: "no route" },
         interface: undefined,
+        dns: undefined,
         resources: [],
         peers: [],
         dropped: {},

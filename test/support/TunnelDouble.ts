@@ -23,13 +23,19 @@ export const tunnelStatus = (changes: Partial<TunnelStatus> = {}): TunnelStatus 
     ipv6: ip("fd00:2021:1111::2"),
     works: { ipv4: true, ipv6: true }
   },
+  dns: {
+    method: "systemd-resolved",
+    servers: [{ address: ip("100.100.111.1"), upstream: "https://dns.example/q" }],
+    searchDomain: "corp.test"
+  },
   resources: [{
     id: "66666666-6666-4666-8666-666666666664",
     type: "cidr",
     name: "Office LAN",
     address: "10.20.0.0/16",
     sites: [{ id: "88888888-8888-4888-8888-888888888888", name: "HQ" }],
-    status: "Online"
+    status: "Online",
+    gateway: "77777777-7777-4777-8777-777777777777"
   }],
   peers: [{
     peer: "77777777-7777-4777-8777-777777777777",

@@ -9,6 +9,7 @@ import * as Queue from "effect/Queue"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { SavedName } from "../../protocol/dns/ResourceResolver.ts"
+import { upstreamKey } from "../../protocol/dns/upstreams.ts"
 import { Node } from "../../protocol/node/Node.ts"
 import { ClientTunnel } from "../../protocol/tunnel/ClientTunnel.ts"
 import type { ClientTunnelEvent } from "../../protocol/tunnel/types.ts"
@@ -161,6 +162,7 @@ const make = Effect.gen(function*() {
 
     let interfaceConfig: TunInterfaceConfig | undefined
     let interfaceStatus: TunnelStatus["interface"]
+    let dnsStatus: TunnelStatus["dns"]
     const handleCoreEvent = (event: CoreEvent | InterfaceDoubtful) =>
       Effect.gen(function*() {
         switch (event._tag) {
@@ -170,11 +172,18 @@ const make = Effect.gen(function*() {
             interfaceConfig = { ipv4, ipv6, routes }
             // Routes before DNS: nobody is to be sent to addresses that lead nowhere yet.
             const works = yield* tun.configure(interfaceConfig)
-            const servers = [...dnsBySentinel.keys()].filter((server) =>
-              familyOf(server) === 4 ? works.ipv4 : works.ipv6
-            )
-            yield* dnsControl.set({ interfaceName: tun.name, servers, searchDomain })
+            const servers = [...dnsBySentinel].filter(([server]) => familyOf(server) === 4 ? works.ipv4 : works.ipv6)
+            yield* dnsControl.set({
+              interfaceName: tun.name,
+              servers: servers.map(([server]) => server),
+              searchDomain
+            })
             interfaceStatus = { name: tun.name, ipv4, ipv6, works }
+            dnsStatus = {
+              method: dnsControl.method,
+              servers: servers.map(([address, upstream]) => ({ address, upstream: upstreamKey(upstream) })),
+              searchDomain
+            }
             yield* publish({ _tag: "InterfaceUp", ipv4, ipv6, searchDomain })
             return
           }
@@ -303,6 +312,7 @@ const make = Effect.gen(function*() {
       return {
         portal: { state: state === "failed" ? "disconnected" : state, lastError },
         interface: interfaceStatus,
+        dns: dnsStatus,
         resources,
         peers,
         tun: tun.stats(),

@@ -291,11 +291,12 @@ export class ClientTunnel {
   }
 
   status(now: number): ClientTunnelStatus {
+    const { resources, sites } = this.#access
     return {
-      resources: this.#access.resources.views(this.#access.sites),
+      resources: resources.views(sites).map((view) => ({ ...view, gateway: resources.get(view.id)?.gateway?.id })),
       peers: this.#node.status(now),
       dropped: this.#drops.snapshot(),
-      internetResourceActive: this.#access.resources.isInternetActive
+      internetResourceActive: resources.isInternetActive
     }
   }
 

@@ -46,7 +46,8 @@ export type ClientTunnelEvent =
   | PeerEvent
 
 export interface ClientTunnelStatus {
-  readonly resources: ReadonlyArray<ResourceView>
+  /** With the gateway through which one is reached, while there is one. */
+  readonly resources: ReadonlyArray<ResourceView & { readonly gateway?: PeerId | undefined }>
   readonly peers: ReadonlyArray<PeerStatus>
   /** Packets and datagrams dropped, by reason. */
   readonly dropped: { readonly [reason: string]: number }

@@ -3,6 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { spawn, spawnSync } from "node:child_process"
@@ -316,7 +318,7 @@ describe("control socket, asked badly", () => {
         tunnel.status = good
         yield* statusWorks
       })
-    ))
+    ).pipe(Effect.provide(Logger.minimumLogLevel(LogLevel.None))))
 
   it.live.skipIf(process.getuid?.() !== 0)(
     "refuses other users, even if somebody opens the socket to them [needs root]",

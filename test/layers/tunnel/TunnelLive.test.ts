@@ -397,7 +397,7 @@ describe("tunnel session", () => {
     ))
 
   it("points the system's DNS at itself once its routes are there, and back before they go", () =>
-    withSession(({ dnsControl, portal, resolvers, stop, tun }) =>
+    withSession(({ dnsControl, portal, resolvers, session, stop, tun }) =>
       Effect.gen(function*() {
         let routesAtSet = 0
         let isOpenAtRevert: boolean | undefined
@@ -422,6 +422,14 @@ describe("tunnel session", () => {
           searchDomain: "corp.test"
         })
         assert.isAbove(routesAtSet, 0)
+        assert.deepStrictEqual((yield* session.status).dns, {
+          method: "etc-resolv-conf",
+          servers: [
+            { address: ip("100.100.111.1"), upstream: "192.0.2.1" },
+            { address: ip("fd00:2021:1111:8000:100:100:111:0"), upstream: "2001:db8::1" }
+          ],
+          searchDomain: "corp.test"
+        })
         assert.notInclude(dnsControl.calls, "revert")
         yield* stop
         assert.isTrue(isOpenAtRevert)

@@ -148,7 +148,9 @@ describe("a resource that is removed", () => {
   it("leaves the gateway to the others, and the last one ends the connection", () => {
     const client = clientWith(lan, lab)
     client.connect(lan.id, "10.0.0.1", g1)
+    expect(client.core.status(client.now).resources.map(({ gateway }) => gateway)).toEqual([g1.id, undefined])
     client.connect(lab.id, "10.99.0.1", g1)
+    expect(client.core.status(client.now).resources.map(({ gateway }) => gateway)).toEqual([g1.id, g1.id])
     client.push({ _tag: "ResourceDeleted", id: lan.id })
     expect(client.node.goodbyes).toEqual([])
     expect(client.fromTun(udp(via("10.99.0.1")))).toBeDefined()

@@ -18,6 +18,10 @@ interface Bench {
 const benches: { readonly [name: string]: Bench } = {
   "route-cache": { about: "hits, misses and shared lookups of the route cache", load: () => import("./routeCache.ts") },
   crypto: { about: "sealing and opening one packet, by implementation; handshakes", load: () => import("./crypto.ts") },
+  dns: {
+    about: "dnsperf through the client's resolver in the lab, beside dnsperf straight at the same server (root)",
+    load: () => import("./dns.ts")
+  },
   hostile: {
     about: "datagrams of an attacker: time of each, memory after a million",
     load: () => import("./hostile.ts")

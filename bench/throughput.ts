@@ -2,18 +2,15 @@
  * iperf3 through the lab's direct path, from the client's host to the resource behind the gateway, and through
  * wireguard-go in the same topology in the same run. All programs share this machine's cores: trust the ratios.
  */
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { LabError } from "../src/lab/LabError.ts"
 import { eventually } from "../src/lab/scenario.ts"
-import { tunAddresses } from "../src/lab/scenarios/checks.ts"
-import * as services from "../src/lab/services.ts"
 import * as topology from "../src/lab/topology.ts"
 import type { BenchResult } from "./bench.ts"
+import { runToEnd, startLab, withCores } from "./lab.ts"
 
 const SECONDS = 5
 const { resource4, resourceNetwork4 } = topology.addresses
@@ -48,12 +45,6 @@ const rates = (network: topology.Topology): Effect.Effect<Rates, LabError> =>
     yield* iperf(network, false) // warms up code, caches and windows
     return { up: yield* iperf(network, false), down: yield* iperf(network, true) }
   })
-
-/** Milliseconds of processor time that a process has used. */
-const cpuMillis = (pid: number): number => {
-  const fields = fs.readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").pop()?.split(" ") ?? []
-  return (Number(fields[11]) + Number(fields[12])) * 10
-}
 
 const pingMedian = (network: topology.Topology) =>
   Effect.map(
@@ -105,18 +96,9 @@ const measure = Effect.gen(function*() {
   const network = yield* topology.scoped
   yield* network.daemon("res", "iperf3", ["iperf3", "-s"])
   const ours = yield* Effect.scoped(Effect.gen(function*() {
-    const lab = yield* services.start(network, {
-      executable: path.resolve(process.argv[1] ?? "", "..", "..", "bin", "firezone-headless-client.js")
-    })
-    const client = yield* lab.startClient()
-    if ((yield* tunAddresses(lab)) === undefined) {
-      return yield* new LabError({ what: "client", why: `did not come up:\n${client.log().slice(-2000)}` })
-    }
+    const { client } = yield* startLab(network)
     yield* network.must("client", ["ping", "-c", "3", "-W", "10", resource4])
-    const before = cpuMillis(client.pid)
-    const began = performance.now()
-    const measured = yield* rates(network)
-    const cpu = (cpuMillis(client.pid) - before) / (performance.now() - began)
+    const [measured, cpu] = yield* withCores(client.pid, rates(network))
     return { ...measured, cpu, ping: yield* pingMedian(network) }
   }))
   const theirs = yield* Effect.scoped(Effect.gen(function*() {
@@ -127,12 +109,7 @@ const measure = Effect.gen(function*() {
 })
 
 export const run = async (): Promise<ReadonlyArray<BenchResult>> => {
-  // Ctrl+C removes the lab.
-  const interruption = new AbortController()
-  for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => interruption.abort())
-  const exit = await Effect.runPromiseExit(Effect.scoped(measure), { signal: interruption.signal })
-  if (Exit.isFailure(exit)) throw Exit.isInterrupted(exit) ? new Error("interrupted") : Cause.squash(exit.cause)
-  const { ours, theirs } = exit.value
+  const { ours, theirs } = await runToEnd(measure)
   const ratio = (name: string, value: number): BenchResult => ({ name, value, unit: "x", aim: ">= 1", ok: value >= 1 })
   return [
     { name: "TCP up, this client", value: ours.up, unit: "Mbit/s" },

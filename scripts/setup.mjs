@@ -70,7 +70,15 @@ const testPrograms = {
   "dbus-daemon": "dbus",
   ps: "procps"
 }
-const benchPrograms = { iperf3: "iperf3", "wireguard-go": "wireguard-go", wg: "wireguard-tools", strace: "strace" }
+const benchPrograms = {
+  iperf3: "iperf3",
+  "wireguard-go": "wireguard-go",
+  wg: "wireguard-tools",
+  strace: "strace",
+  dnsperf: "dnsperf",
+  unbound: "unbound",
+  dig: "bind9-dnsutils"
+}
 
 // Two at once, such as a lab beside the tests, would pull the modules from under each other.
 const setupLock = join(root, ".setup.lock")

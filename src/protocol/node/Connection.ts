@@ -60,7 +60,7 @@ export abstract class Connection {
   established = false
   abstract readonly agent: Agent
   protected idle = false
-  readonly #createdAt: number
+  #requestedAt: number
   #hadRemoteCandidate = false
   #lastActivity: number
 
@@ -70,7 +70,7 @@ export abstract class Connection {
     this.tunnel = parts.tunnel
     this.indexPrefix = parts.indexPrefix
     this.relay = parts.relay
-    this.#createdAt = now
+    this.#requestedAt = now
     this.#lastActivity = now
   }
 
@@ -154,6 +154,12 @@ export abstract class Connection {
     return added
   }
 
+  /** Requested again: the peer may not know of it yet, and gets its time to signal anew. */
+  renew(now: number): void {
+    this.#requestedAt = now
+    this.touch(now)
+  }
+
   /** Adopts what the agent has selected since. Returns whether the connection is established from now on. */
   update(now: number): boolean {
     const { selected } = this.agent
@@ -167,7 +173,7 @@ export abstract class Connection {
   handleTimeout(now: number): string | undefined {
     this.tunnel.handleTimeout(now)
     if (this.tunnel.expired) return "the peer does not answer WireGuard handshakes"
-    if (this.#isForlorn && now >= this.#createdAt + CANDIDATE_TIMEOUT) {
+    if (this.#isForlorn && now >= this.#requestedAt + CANDIDATE_TIMEOUT) {
       return "the peer sent no candidates"
     }
     const failure = this.runAgent(now)
@@ -182,7 +188,7 @@ export abstract class Connection {
   pollTimeout(): number {
     if (this.tunnel.expired) return 0
     let next = Math.min(this.tunnel.pollTimeout() ?? Number.POSITIVE_INFINITY, this.agentDeadline())
-    if (this.#isForlorn) next = Math.min(next, this.#createdAt + CANDIDATE_TIMEOUT)
+    if (this.#isForlorn) next = Math.min(next, this.#requestedAt + CANDIDATE_TIMEOUT)
     if (this.isSettled && !this.idle) next = Math.min(next, this.#lastActivity + IDLE_AFTER)
     return next
   }

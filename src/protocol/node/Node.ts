@@ -305,7 +305,7 @@ export class Node implements NodeApi {
 
   /** The peer starts over, as far as it knows: tell it everything again (spec 12.2). */
   #reuse(connection: Connection, now: number): void {
-    connection.touch(now)
+    connection.renew(now)
     if (connection.relay !== undefined) {
       for (const candidate of this.#relays.candidates(connection.relay)) connection.addLocalCandidate(candidate, now)
     }

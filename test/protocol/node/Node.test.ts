@@ -183,6 +183,18 @@ describe("a new connection", () => {
     assert.strictEqual(world.seal(100), Encapsulated.Sent)
   })
 
+  it("that is requested again gives the peer its 10 s anew to send candidates", () => {
+    const world = new World(a)
+    const failures = (now: number) => {
+      world.node.handleTimeout(now)
+      return world.events().flatMap((event) => event._tag === "ConnectionFailed" ? [event.reason] : [])
+    }
+    world.node.upsertConnection({ ...request }, 0)
+    assert.strictEqual(world.node.upsertConnection({ ...request }, 9000), "Reused")
+    assert.deepStrictEqual(failures(18_999), [])
+    assert.deepStrictEqual(failures(19_000), ["the peer sent no candidates"])
+  })
+
   it("with other values replaces the old one without a word", () => {
     const world = new World(a).connect()
     assert.strictEqual(world.node.upsertConnection({ ...request, presharedKey: new Uint8Array(32) }, 0), "Created")

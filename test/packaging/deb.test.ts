@@ -5,6 +5,7 @@ import * as os from "node:os"
 import * as path from "node:path"
 import { gunzipSync } from "node:zlib"
 import { afterAll, beforeAll } from "vitest"
+import { isOurs } from "../../src/layers/dns/resolvConfText.ts"
 import { executable } from "../support/executable.ts"
 import { describeWith } from "../support/requires.ts"
 
@@ -108,7 +109,10 @@ describeWith({ root: true, programs: ["dpkg", "dpkg-deb", "md5sum", "sh"] }, "th
     expect(fs.existsSync(inTarget(link))).toBe(false)
     // What an operator and the client make.
     fs.symlinkSync(`/usr/lib/systemd/system/${NAME}.service`, inTarget(link))
-    const made = ["etc", "var/lib", "var/log", "run"].map((name) => `${name}/dev.firezone.client/file`)
+    const made = [
+      ...["etc", "var/lib", "var/log", "run"].map((name) => `${name}/dev.firezone.client/file`),
+      "etc/resolv.conf.before-firezone"
+    ]
     for (const name of made) write(name)
     fs.appendFileSync(inTarget(`etc/default/${NAME}`), "RUST_LOG=debug\n")
 
@@ -124,7 +128,7 @@ describeWith({ root: true, programs: ["dpkg", "dpkg-deb", "md5sum", "sh"] }, "th
     expect(withoutDpkg()).toEqual(before)
   })
 
-  it("leaves the files of the client with a screen, which are in the same folders", () => {
+  it("leaves the files of a client with a screen in the same folders, and what a client that runs by hand needs", () => {
     const control = fs.mkdtempSync(path.join(folder, "control-"))
     run("dpkg-deb", "-e", deb, control)
     const target = fs.mkdtempSync(path.join(folder, "shared-"))
@@ -135,13 +139,22 @@ describeWith({ root: true, programs: ["dpkg", "dpkg-deb", "md5sum", "sh"] }, "th
     const purge = () =>
       execFileSync(path.join(control, "postrm"), ["purge"], { env: { PATH: process.env["PATH"], DPKG_ROOT: target } })
     const state = "var/lib/dev.firezone.client/config/firezone-id.json"
+    const backup = "etc/resolv.conf.before-firezone"
+    const resolvConf = "etc/resolv.conf"
     const other = "usr/lib/systemd/system/firezone-client-tunnel.service"
     write(state)
     write(other)
+    write(backup)
+    write(resolvConf)
+    const ours = "# BEGIN Firezone DNS configuration\nnameserver 100.100.111.1\n"
+    expect(isOurs(ours)).toBe(true)
+    fs.writeFileSync(path.join(target, resolvConf), ours)
     purge()
-    expect(fs.existsSync(path.join(target, state))).toBe(true)
+    for (const name of [state, backup]) expect(fs.existsSync(path.join(target, name))).toBe(true)
     fs.rmSync(path.join(target, other))
+    fs.writeFileSync(path.join(target, resolvConf), "nameserver 192.0.2.53\n")
     purge()
-    expect(fs.existsSync(path.join(target, state))).toBe(false)
+    for (const name of [state, backup]) expect(fs.existsSync(path.join(target, name))).toBe(false)
+    expect(fs.existsSync(path.join(target, resolvConf))).toBe(true)
   })
 })

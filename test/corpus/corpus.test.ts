@@ -16,6 +16,7 @@ import { probeType } from "../../src/protocol/path/probe.ts"
 import { PhoenixChannel } from "../../src/protocol/portal/PhoenixChannel.ts"
 import { isControlPacket, readControlEvent } from "../../src/protocol/tunnel/controlPacket.ts"
 import { readChannel } from "../../src/protocol/wire/channelData.ts"
+import { parseMessage, parsePropertiesChanged } from "../../src/protocol/wire/dbus.ts"
 import { decodeDns, decodeQuestion, encodeDns } from "../../src/protocol/wire/dns.ts"
 import { IcmpError, isIcmpError, parseIcmpError } from "../../src/protocol/wire/icmp.ts"
 import { IpPacket } from "../../src/protocol/wire/ip.ts"
@@ -57,6 +58,10 @@ const byBytes: { readonly [file: string]: Decode<Uint8Array> } = {
     const query = parseDnsQuery(bytes)
     const details = [decodeQuestion(bytes), query, message && query && isAnswerTo(message, query)]
     return message && [message, encodeDns(message), details]
+  },
+  dbus: (bytes) => {
+    const message = parseMessage(bytes)
+    return message && parsePropertiesChanged(message)
   },
   wireguard: (bytes) => classify(bytes, 0, bytes.length) || undefined,
   ip: ofPacket((packet) => {

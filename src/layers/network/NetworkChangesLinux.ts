@@ -8,11 +8,13 @@ import { dumpAddresses, dumpLinks } from "../../ffi/linux/rtnetlinkEncode.ts"
 import { AF_UNSPEC, RTMGRP, RTNLGRP_IPV6_RULE } from "../../ffi/linux/rtnetlinkLayout.ts"
 import { SyscallError } from "../../ffi/SyscallError.ts"
 import { TUNNEL_NAME_LINUX } from "../../model/policyRouting.ts"
+import { SYSTEM_BUS_ADDRESS } from "../../protocol/dbus/busAddress.ts"
 import type { NetworkChange } from "../../services/NetworkChanges.ts"
 import { NetworkChanges, NetworkMonitorFailed } from "../../services/NetworkChanges.ts"
 import { ReadinessPoller } from "../../services/ReadinessPoller.ts"
 import { RouteResolver } from "../../services/RouteResolver.ts"
 import { ChangeFilter } from "./ChangeFilter.ts"
+import { primaryConnections } from "./primaryConnections.ts"
 import { egressSnapshot, roamsOf } from "./roams.ts"
 import { sleeps } from "./sleeps.ts"
 
@@ -21,6 +23,8 @@ export interface NetworkChangesLinuxOptions {
   readonly tunnelName: string
   /** Bytes for notifications not read yet; what does not fit is an overrun. 1 MiB if not given. */
   readonly receiveBuffer?: number
+  /** The address of the bus where NetworkManager is; the system bus if not given. */
+  readonly bus?: string
 }
 
 const GROUPS = RTMGRP.LINK | RTMGRP.IPV4_IFADDR | RTMGRP.IPV4_ROUTE | RTMGRP.IPV4_RULE
@@ -106,12 +110,16 @@ const make = (options: NetworkChangesLinuxOptions) =>
       ),
       () => undefined
     )
-    const roams = roamsOf({ changes, sleeps, snapshot: egressSnapshot(resolver) })
+    const hints = primaryConnections(options.bus ?? process.env["DBUS_SYSTEM_BUS_ADDRESS"] ?? SYSTEM_BUS_ADDRESS)
+    const roams = roamsOf({ changes, sleeps, hints, snapshot: egressSnapshot(resolver) })
 
     return NetworkChanges.of({ changes, roams, tunnelLosses })
   })
 
-/** Listens to the kernel over rtnetlink, in the network namespace where a stream is run. */
+/**
+ * Listens to the kernel over rtnetlink, in the network namespace where a stream is run; `roams` also to NetworkManager,
+ * where it runs.
+ */
 export const layerWith = (
   options: NetworkChangesLinuxOptions
 ): Layer.Layer<NetworkChanges, never, ReadinessPoller | RouteResolver> => Layer.effect(NetworkChanges, make(options))

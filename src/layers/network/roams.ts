@@ -43,6 +43,8 @@ interface RoamSources {
   /** The first one only tells that the subscription stands. */
   readonly changes: Stream.Stream<NetworkChange, NetworkMonitorFailed>
   readonly sleeps: Stream.Stream<void>
+  /** Something else saw a change: a reason to look, which moves nothing by itself. */
+  readonly hints: Stream.Stream<void>
   /** How the outside is reached; whether it is as before is all that counts. */
   readonly snapshot: Effect.Effect<string>
 }
@@ -51,13 +53,18 @@ interface RoamSources {
  * `Moving` as soon as `snapshot` is not what it was; what came of it after 500 ms of quiet, and not within 1 s of the last
  * move (host spec section 12). A sleep is a move whatever the snapshot says.
  */
-export const roamsOf = ({ changes, sleeps, snapshot }: RoamSources): Stream.Stream<Roam, NetworkMonitorFailed> =>
+export const roamsOf = ({ changes, hints, sleeps, snapshot }: RoamSources): Stream.Stream<Roam, NetworkMonitorFailed> =>
   Stream.unwrapScoped(Effect.gen(function*() {
     const changed = yield* Queue.sliding<void>(1)
     const ended = yield* Deferred.make<void, NetworkMonitorFailed>()
     yield* changes.pipe(
       Stream.runForEach(() => Queue.offer(changed, undefined)),
       Effect.intoDeferred(ended),
+      Effect.interruptible,
+      Effect.forkScoped
+    )
+    yield* hints.pipe(
+      Stream.runForEach(() => Queue.offer(changed, undefined)),
       Effect.interruptible,
       Effect.forkScoped
     )

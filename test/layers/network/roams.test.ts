@@ -28,7 +28,9 @@ const start = Effect.gen(function*() {
     return state.egress
   })
   const sleeps = yield* Queue.unbounded<void>()
-  const fiber = yield* roamsOf({ changes, sleeps: Stream.fromQueue(sleeps), snapshot }).pipe(
+  const hints = yield* Queue.unbounded<void>()
+  const sources = { changes, sleeps: Stream.fromQueue(sleeps), hints: Stream.fromQueue(hints), snapshot }
+  const fiber = yield* roamsOf(sources).pipe(
     Stream.runForEach((roam) =>
       Effect.sync(() => state.roams.push(roam._tag === "Moved" ? `Moved: ${roam.reason}` : roam._tag))
     ),
@@ -40,6 +42,7 @@ const start = Effect.gen(function*() {
     fiber,
     network,
     change: Effect.zipRight(network.change({ _tag: "Route" }), settle),
+    hint: Effect.zipRight(Queue.offer(hints, undefined), settle),
     sleep: Effect.zipRight(Queue.offer(sleeps, undefined), settle)
   }
 })
@@ -148,6 +151,28 @@ describe("roams", () => {
       assert.lengthOf(state.roams, 4)
     }))
 
+  it.scoped("come of a hint if the egress moved, and then once with the changes around it", () =>
+    Effect.gen(function*() {
+      const { change, hint, state } = yield* start
+      yield* hint
+      yield* pass(10_000)
+      assert.deepStrictEqual(state, { egress: "eth", looked: 2, roams: [] })
+      state.egress = "wifi"
+      yield* hint
+      assert.deepStrictEqual(state.roams, ["Moving"])
+      yield* pass(100)
+      yield* change
+      yield* pass(100)
+      yield* hint
+      yield* pass(499)
+      assert.deepStrictEqual(state.roams, ["Moving"])
+      yield* pass(1)
+      assert.deepStrictEqual(state.roams, ["Moving", MOVED])
+      yield* hint
+      yield* pass(10_000)
+      assert.lengthOf(state.roams, 2)
+    }))
+
   it.scoped("end as the changes end", () =>
     Effect.gen(function*() {
       const { fiber, network } = yield* start
@@ -158,6 +183,7 @@ describe("roams", () => {
         roamsOf({
           changes: Stream.succeed({ _tag: "Subscribed" }),
           sleeps: Stream.never,
+          hints: Stream.never,
           snapshot: Effect.succeed("eth")
         })
       )

@@ -68,7 +68,8 @@ const testPrograms = {
   strace: "strace",
   openssl: "openssl",
   "dbus-daemon": "dbus",
-  ps: "procps"
+  ps: "procps",
+  "systemd-analyze": "systemd"
 }
 const benchPrograms = {
   iperf3: "iperf3",

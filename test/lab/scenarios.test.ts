@@ -23,7 +23,7 @@ const groups: ReadonlyArray<
     needs: needing(),
     scenarios: ["fallback", "relay-silent", "gateway-restart", "gateway-loss", "relay-loss", "loss", "upgrade"]
   },
-  { name: "what is allowed", needs: needing(), scenarios: ["revoke", "internet", "filters"] },
+  { name: "what is allowed", needs: needing("dnsmasq", "dig"), scenarios: ["revoke", "internet", "filters"] },
   { name: "clients that reach each other", needs: needing("dig"), scenarios: ["device-pool"] },
   { name: "who moves", needs: needing("tcpdump"), scenarios: ["roam", "portal-restart", "roam-sighup"] },
   { name: "what it says of itself", needs: needing("setpriv"), scenarios: ["status"] },

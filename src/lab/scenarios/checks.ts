@@ -1,6 +1,7 @@
 /** What scenarios find out from outside the client, and how they bring it up. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import type { StatusReport } from "../../model/status.ts"
 import type { LabError } from "../LabError.ts"
 import { eventually, type Recorder } from "../scenario.ts"
 import type { Lab } from "../services.ts"
@@ -38,6 +39,13 @@ export const tunAddresses = (lab: Lab): Effect.Effect<ReadonlyArray<string> | un
         : undefined
     }),
     20_000
+  )
+
+/** What the client tells of itself. */
+export const statusOf = (lab: Lab) =>
+  Effect.map(
+    lab.runClient({ args: ["status", "--json"] }),
+    ({ stdout }) => JSON.parse(stdout) as typeof StatusReport.Type
   )
 
 /** Round-trip times of `count` pings in milliseconds; empty if nothing came back. */

@@ -1,13 +1,16 @@
 /** The full tunnel: everything but private networks goes through a gateway, and the client itself stays outside. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import * as dnsmasq from "../dnsmasq.ts"
 import type { LabError } from "../LabError.ts"
 import type { ResourceConfig } from "../portal/config.ts"
+import type { Daemon } from "../processes.ts"
 import { eventually, type Recorder, type Scenario } from "../scenario.ts"
 import { ids, type Lab } from "../services.ts"
 import { addresses, type Topology } from "../topology.ts"
 import * as traffic from "../traffic.ts"
-import { bringUp, download, fetchPage, noViolations, ping, TUN, tunPackets, visitor } from "./checks.ts"
+import { bringUp, download, fetchPage, noViolations, ping, statusOf, TUN, tunPackets, visitor } from "./checks.ts"
+import { asking, is } from "./dns.ts"
 
 const FILE_BYTES = 10_000_000
 /** What headers and acknowledgements may add; what goes round in a loop is there twice and more often. */
@@ -59,6 +62,14 @@ const comesFrom = (lab: Lab, recorder: Recorder, name: string, address: string, 
   Effect.gen(function*() {
     const seen = yield* visitor(lab, address)
     yield* recorder.check(name, seen === expected, `the web server at ${address} was visited by ${seen}`)
+  })
+
+/** The account's server is on the Internet: queries go the way of everything else (tunnel spec 12.11). */
+const isAskedBy = (lab: Lab, recorder: Recorder, server: Daemon, name: string, expected: string) =>
+  Effect.gen(function*() {
+    yield* asking(lab, recorder)(`A of ${name}`, [name, "A"], is("NOERROR", "203.0.113.2"))
+    const from = server.log().split(`query[A] ${name} from `)[1]?.split("\n")[0]
+    yield* recorder.check("asked by", from === expected, `the server on the Internet was asked for ${name} by ${from}`)
   })
 
 const goesThrough = (lab: Lab, recorder: Recorder) =>
@@ -129,10 +140,12 @@ const run = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.
   Effect.gen(function*() {
     const { topology } = lab
     yield* traffic.observe(topology)
+    const server = yield* dnsmasq.start(topology, "inet", ["host-record=one.example,two.example,203.0.113.2"])
     yield* comesFrom(lab, recorder, "without the client", addresses.dns4, addresses.clientRouter4)
     yield* topology.must("natl", ["nft", "-f", "-"], { input: uplinkRules })
     yield* bringUp(lab, recorder, { args: ["--activate-internet-resource"] })
     yield* goesThrough(lab, recorder)
+    yield* isAskedBy(lab, recorder, server, "one.example", addresses.gatewayRouter4)
     yield* staysOutside(lab, recorder)
     yield* privateNetworks(lab, recorder)
 
@@ -145,6 +158,15 @@ const run = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.
     yield* recorder.check("deleted", (yield* eventually(hasLeft, 2000)) === true, "the tunnel has no default route")
     yield* comesFrom(lab, recorder, "its own way again", addresses.dns4, addresses.clientRouter4)
     yield* comesFrom(lab, recorder, "its own way again, IPv6", addresses.dns6, addresses.client6)
+    yield* isAskedBy(lab, recorder, server, "two.example", addresses.clientRouter4)
+    yield* lab.portal.command("/resources/put", internetResource)
+    const offered = yield* eventually(
+      Effect.map(statusOf(lab), (status) => status.resources.some(({ type }) => type === "internet") && status),
+      2000
+    )
+    // As long as nobody switches it on again (tunnel spec 5.3).
+    yield* recorder.check("created again", offered?.internetResourceActive === false, "it is there, and not active")
+    yield* comesFrom(lab, recorder, "still its own way", addresses.dns4, addresses.clientRouter4)
     yield* fetchPage(lab, recorder, addresses.resource6)
     yield* noViolations(lab, recorder)
   })
@@ -152,6 +174,10 @@ const run = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.
 export const internet: Scenario = {
   name: "internet",
   about: "everything goes through the gateway, but private networks, the local one, and what the client itself sends",
-  equipment: { publicWeb: true, resources: [siteNetwork, internetResource] },
+  equipment: {
+    publicWeb: true,
+    resources: [siteNetwork, internetResource],
+    dns: { upstreamDo53: [addresses.dns4] }
+  },
   run
 }

@@ -2,12 +2,11 @@
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
-import type { StatusReport } from "../../model/status.ts"
 import type { LabError } from "../LabError.ts"
 import { eventually, type Recorder, type Scenario } from "../scenario.ts"
 import { ids, type Lab } from "../services.ts"
 import { addresses } from "../topology.ts"
-import { bringUp, connect, download, noViolations, ping, startHeartbeat, tunPackets } from "./checks.ts"
+import { bringUp, connect, download, noViolations, ping, startHeartbeat, statusOf, tunPackets } from "./checks.ts"
 import { CONNECT_BOUND } from "./paths.ts"
 
 /** Slow enough to be running when the resource goes, and short enough to be waited for. */
@@ -16,12 +15,6 @@ const BYTES_PER_SECOND = 1_000_000
 /** A resource is asked for again every 2 s at most; then as for any connection. */
 const ASK_BOUND = 2000 + CONNECT_BOUND
 const GRANT_SECONDS = 2
-
-const statusOf = (lab: Lab) =>
-  Effect.map(
-    lab.runClient({ args: ["status", "--json"] }),
-    ({ stdout }) => JSON.parse(stdout) as typeof StatusReport.Type
-  )
 
 const resourceStatus = (lab: Lab, id: string) =>
   Effect.map(statusOf(lab), ({ resources }) => resources.find((resource) => resource.id === id)?.status)

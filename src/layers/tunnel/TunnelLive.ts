@@ -6,7 +6,6 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as PubSub from "effect/PubSub"
 import * as Queue from "effect/Queue"
-import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { SavedName } from "../../protocol/dns/ResourceResolver.ts"
 import { upstreamKey } from "../../protocol/dns/upstreams.ts"
@@ -35,6 +34,7 @@ import {
   type TunnelStatus
 } from "../../services/Tunnel.ts"
 import { makeDataPlane } from "./dataPlane.ts"
+import { makeSessionSockets } from "./sessionSockets.ts"
 
 /** Monotonic milliseconds. */
 const now = (): number => performance.now()
@@ -117,22 +117,7 @@ const make = Effect.gen(function*() {
         dataPlane.settle()
       })
 
-    // The sockets have a scope of their own: a roam closes them before it binds again, so that their port is free.
-    let sockets: PeerSockets | undefined
-    let socketScope = yield* Scope.make()
-    yield* Effect.addFinalizer((exit) => Effect.suspend(() => Scope.close(socketScope, exit)))
-    const bindSockets = Effect.gen(function*() {
-      sockets = yield* Scope.extend(peerSockets.open(dataPlane.socketHandlers), socketScope)
-      dataPlane.setSockets(sockets)
-    })
-    const closeSockets = Effect.gen(function*() {
-      dataPlane.setSockets(undefined)
-      sockets = undefined
-      const old = socketScope
-      socketScope = yield* Scope.make()
-      yield* Scope.close(old, Exit.void)
-    })
-    yield* bindSockets
+    const sockets = yield* makeSessionSockets(peerSockets.open(dataPlane.socketHandlers), dataPlane.setSockets)
 
     /** The core may use them as upstreams, and whoever dials hosts of ours asks them. */
     const setResolvers = (found: ReadonlyArray<IpAddress>) =>
@@ -158,7 +143,7 @@ const make = Effect.gen(function*() {
     })
     yield* tun.start(dataPlane.tunHandlers)
     // Runs while sockets and device are still there.
-    yield* Effect.addFinalizer(() => Effect.zipRight(tell(() => core.close(now())), flushed(() => sockets)))
+    yield* Effect.addFinalizer(() => Effect.zipRight(tell(() => core.close(now())), flushed(sockets.current)))
 
     let interfaceConfig: TunInterfaceConfig | undefined
     let interfaceStatus: TunnelStatus["interface"]
@@ -241,8 +226,7 @@ const make = Effect.gen(function*() {
     const reset = (reason: string) =>
       Effect.gen(function*() {
         yield* routes.invalidateAll("reset")
-        yield* closeSockets
-        yield* bindSockets
+        yield* sockets.rebind
         yield* tell(() => {
           // Candidates of the new network are for the connection that comes; the old one may not carry them any more.
           core.portalDisconnected(now())
@@ -260,7 +244,7 @@ const make = Effect.gen(function*() {
         case "Moving":
           return Effect.sync(() => dataPlane.setSockets(undefined))
         case "Stayed":
-          return Effect.sync(() => dataPlane.setSockets(sockets))
+          return Effect.sync(() => dataPlane.setSockets(sockets.current()))
         case "Moved":
           return reset(roam.reason)
       }
@@ -288,7 +272,7 @@ const make = Effect.gen(function*() {
       network.roams.pipe(
         Stream.runForEach(handleRoam),
         // What became of a move that had begun is not known.
-        Effect.ensuring(Effect.sync(() => dataPlane.setSockets(sockets))),
+        Effect.ensuring(Effect.sync(() => dataPlane.setSockets(sockets.current()))),
         Effect.zipRight(new NetworkMonitorFailed({ cause: new Error("the stream of roams ended") })),
         Effect.tapError((error) =>
           error._tag === "NetworkMonitorFailed"
@@ -316,7 +300,7 @@ const make = Effect.gen(function*() {
         resources,
         peers,
         tun: tun.stats(),
-        sockets: sockets?.stats() ?? noSockets,
+        sockets: sockets.current()?.stats() ?? noSockets,
         routeCache,
         dropped,
         internetResourceActive

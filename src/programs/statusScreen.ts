@@ -65,12 +65,12 @@ const reasons = (counts: { readonly [reason: string]: number }): string =>
   Object.entries(counts).filter(([, n]) => n > 0).sort(([, a], [, b]) => b - a)
     .map(([reason, n]) => `${reason} ${count(n)}`).join(", ")
 
-const portalCell = ({ portal, signedIn }: StatusReport): Cell =>
+const portalCell = ({ interface: link, portal, signedIn }: StatusReport): Cell =>
   signedIn
     ? styled("green", "signed in")
     : portal.state === "connecting"
     ? styled("yellow", "not signed in, connecting")
-    : styled("red", "not signed in, the portal is out of reach; access that was granted goes on")
+    : styled("red", `not signed in, the portal is out of reach${link === undefined ? "" : "; existing access goes on"}`)
 
 const interfaceText = ({ interface: link }: StatusReport): Cell => {
   if (link === undefined) return styled("yellow", "not set up yet")
@@ -165,7 +165,9 @@ const traffic = ({ dropped, routeCache, sockets, tun }: StatusReport): ReadonlyA
     ["Offloads", tun.offloads === "" ? "none" : tun.offloads],
     [
       "Route cache",
-      `generation ${routeCache.generation}, ${count(routeCache.size)} routes, ${count(asked)} asked${rate}`
+      `generation ${routeCache.generation}, ${count(routeCache.size)} ${routeCache.size === 1 ? "route" : "routes"}, ${
+        count(asked)
+      } asked${rate}`
     ],
     ...(causes === "" ? [] : [["", `emptied: ${causes}`]]),
     ...(some.length === 0

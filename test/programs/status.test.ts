@@ -67,13 +67,14 @@ describe("status screen", () => {
         peers: [],
         dropped: {},
         tun: { ...tunnelStatus().tun, dropped: {}, offloads: "" },
-        routeCache: { ...tunnelStatus().routeCache, hits: 0, misses: 0, invalidations: {} }
+        routeCache: { ...tunnelStatus().routeCache, size: 1, hits: 0, misses: 0, invalidations: {} }
       }),
       plain
     ).join("\n")
     for (
       const words of [
-        "the portal is out of reach",
+        "the portal is out of reach\n",
+        "1 route,",
         "no route",
         "not set up yet",
         "Resources (0)",
@@ -84,6 +85,8 @@ describe("status screen", () => {
       assert.include(text, words)
     }
     assert.match(text, /Dropped +nothing/)
+    const lost = report({ portal: { state: "disconnected" } })
+    assert.include(statusLines(lost, plain)[1], "out of reach; existing access goes on")
     assert.notMatch(text, /NaN|undefined|emptied/)
   })
   it("says how all other traffic goes, where there is an Internet resource", () => {

@@ -65,6 +65,11 @@ const judgeConnected = (lab: Lab, recorder: Recorder) =>
     const { report } = yield* ask(lab)
     const [peer] = report?.peers ?? []
     yield* judge(recorder, "gateway", report?.peers.map(({ id }) => id), gateways.map(({ id }) => id))
+    yield* recorder.check(
+      "resource by gateway",
+      gateways[0] !== undefined && report?.resources[0]?.gateway === gateways[0].id,
+      `it says that ${report?.resources[0]?.name} is reached through ${report?.resources[0]?.gateway}`
+    )
     const relayPort = Number(peer?.path?.local.split(":").at(-1))
     yield* recorder.check(
       "path",

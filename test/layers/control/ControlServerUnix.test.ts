@@ -268,7 +268,9 @@ describe("control socket, asked badly", () => {
           assert.strictEqual(error._tag, "ControlFailed")
           yield* waitFor(
             "the rest to be sent away",
-            () => idle.filter((connection) => connection.resume().destroyed || connection.readableEnded).length >= 984
+            () =>
+              idle.filter((connection) => connection.resume().destroyed || connection.readableEnded).length >=
+                1000 - MAX_CONNECTIONS
           )
           for (const connection of idle) connection.destroy()
           yield* Effect.retry(statusWorks, { times: 1000 })

@@ -27,6 +27,9 @@ import type { BufferedPacket } from "./UniquePacketBuffer.ts"
 /** Addresses of pools that are waited for: a scan of a wide pool must not fill the memory. */
 const MAX_TARGETS = 1024
 
+/** Pushes that wait for a relay: far more than come in the second that this takes. */
+const MAX_HELD = 256
+
 /** What became of an application's packet. */
 export const Outward = {
   /** It is for no device. */
@@ -86,6 +89,8 @@ export class ClientDevices {
   readonly #pending = new PendingAuthorizations()
   readonly #byId = new Map<PeerId, DevicePeer>()
   readonly #byAddress = new AddressMap<DevicePeer>()
+  /** In their order. */
+  #held: Array<DevicePush> = []
   readonly #icmpError = new IcmpError()
   readonly #scratch = new Uint8Array(MAX_PACKET_LENGTH)
 
@@ -162,7 +167,31 @@ export class ClientDevices {
     for (const { flows } of this.#byId.values()) flows.clear()
   }
 
+  /**
+   * Nobody asks us before a device is let in to us, which may be when our relays have not answered yet: without one there
+   * would be no connection, and the device would find out only when it has waited in vain.
+   */
   handlePush(push: DevicePush, now: number): void {
+    if (!this.#parts.node.awaitsRelays) return this.#handlePush(push, now)
+    this.#held.push(push)
+    if (this.#held.length > MAX_HELD) this.#held.shift()
+  }
+
+  /** The node may have found a relay. Returns whether something had waited for one. */
+  resume(now: number): boolean {
+    if (this.#held.length === 0 || this.#parts.node.awaitsRelays) return false
+    const held = this.#held
+    this.#held = []
+    for (const push of held) this.#handlePush(push, now)
+    return true
+  }
+
+  /** The portal is away: what it said before is out of date when it is back. */
+  portalDisconnected(): void {
+    this.#held = []
+  }
+
+  #handlePush(push: DevicePush, now: number): void {
     const { node } = this.#parts
     switch (push._tag) {
       case "DeviceAccessAuthorized":

@@ -235,6 +235,7 @@ export class ClientTunnel {
   portalDisconnected(_now: number): void {
     this.#events.holdCandidates()
     this.#access.portalDisconnected()
+    this.#devices.portalDisconnected()
   }
 
   /** The user's switch (5.4), which may be set before there is an Internet resource. */
@@ -276,6 +277,7 @@ export class ClientTunnel {
     this.#sender.clear()
     // It is about to be dialled anew, and what it says until then is meant for the old key.
     this.#access.portalDisconnected()
+    this.#devices.portalDisconnected()
     this.#node.reset(now)
     this.#dns.reset(now)
     this.#drainNode(now, true)
@@ -418,6 +420,7 @@ export class ClientTunnel {
     for (let event = this.#node.pollEvent(); event !== undefined; event = this.#node.pollEvent()) {
       this.#handleNodeEvent(event, now, keepsPreference)
     }
+    if (this.#devices.resume(now)) this.#drainNode(now)
   }
 
   #handleNodeEvent(event: NodeEvent, now: number, keepsPreference: boolean): void {

@@ -396,6 +396,11 @@ describe("denial", () => {
     establish(client, d1)
     expect(client.fromTun(udp(via(d1.ipv4)))).toBeDefined()
   })
+  it("of what no pool lists leaves a device alone that may reach us", () => {
+    const client = reachedBy()
+    client.push(denied(d1.ipv4, d1.ipv6))
+    expect(client.fromPeer(d1.id, udp(back(d1.ipv4)))).toBeDefined()
+  })
   it("of a device that is offline ends everything about it", () => {
     const client = connected(pool)
     client.fromTun(udp(via(d2.ipv4)))
@@ -427,6 +432,31 @@ describe("a connection to a device", () => {
       [d1.id, "d"]
     ])
     expect(client.node.removeRemoteCandidate.mock.lastCall?.slice(0, 2)).toEqual([d1.id, "c"])
+  })
+  it("waits for our relays, in the order in which the portal spoke of it", () => {
+    const client = clientWith()
+    client.node.awaitsRelays = true
+    client.node.hasRelays = false
+    client.push(inboundAccess(d1, shared))
+    client.push({ _tag: "ClientIceCandidates", clientId: d1.id, candidates: ["a"] })
+    expect([client.node.hasConnection(d1.id), client.requests()]).toEqual([false, []])
+    client.node.awaitsRelays = false
+    client.node.hasRelays = true
+    client.nudge()
+    expect(client.node.hasConnection(d1.id)).toBe(true)
+    expect(client.node.addRemoteCandidate.mock.calls.map(([peer, text]) => [peer, text])).toEqual([[d1.id, "a"]])
+    establish(client, d1)
+    expect(client.fromPeer(d1.id, udp(back(d1.ipv4)))).toBeDefined()
+  })
+  it("does not wait for relays with what the portal said before it was away", () => {
+    const client = clientWith()
+    client.node.awaitsRelays = true
+    client.push(inboundAccess(d1, shared))
+    client.core.portalDisconnected(client.now)
+    client.node.awaitsRelays = false
+    client.core.portalConnected(client.now)
+    client.push(init([]))
+    expect(client.node.hasConnection(d1.id)).toBe(false)
   })
   it("holds its candidates while the portal is away", () => {
     const client = clientWith(pool)

@@ -15,6 +15,7 @@ import * as portal from "./portalOutages.ts"
 import * as relays from "./relayLoss.ts"
 import { revoke } from "./revoke.ts"
 import * as roaming from "./roaming.ts"
+import { service } from "./service.ts"
 import { status } from "./status.ts"
 import { fallback, upgrade, upgradeLate } from "./upgrade.ts"
 import { dnsUpstreams, doh } from "./upstreams.ts"
@@ -59,5 +60,6 @@ export const scenarios: ReadonlyArray<Scenario> = [
   dnsEtcResolvConf,
   dnsResolved,
   doh,
-  status
+  status,
+  service
 ]

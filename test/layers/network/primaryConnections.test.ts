@@ -7,7 +7,7 @@ import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
-import { spawn } from "node:child_process"
+import { spawn, spawnSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as net from "node:net"
 import * as os from "node:os"
@@ -20,7 +20,7 @@ import { MessageType } from "../../../src/protocol/wire/dbus.ts"
 import { NetworkChanges } from "../../../src/services/NetworkChanges.ts"
 import { encodeMessage, PRIMARY, propertiesChanged } from "../../support/dbusMessages.ts"
 import { enterPrivateNetworkNamespace } from "../../support/netns.ts"
-import { describeWith } from "../../support/requires.ts"
+import { describeWith, missing } from "../../support/requires.ts"
 import { makeRouteResolverDouble, routeVia } from "../../support/RouteResolverDouble.ts"
 import { waitFor } from "../../support/waitFor.ts"
 
@@ -150,25 +150,27 @@ const CONFIGURATION = (socketPath: string): string =>
 <allow receive_type="method_call"/><allow receive_type="method_return"/><allow receive_type="error"/>
 <allow receive_type="signal"/></policy></busconfig>`
 
+/** A program that the scope kills. */
+const running = (program: string, options: ReadonlyArray<string>, environment = process.env) =>
+  Effect.acquireRelease(
+    Effect.sync(() => spawn(program, options, { env: environment, stdio: ["ignore", "pipe", "ignore"] })),
+    (started) =>
+      Effect.promise(() =>
+        new Promise<void>((resolve) => {
+          if (started.exitCode !== null || started.signalCode !== null) return resolve()
+          started.once("exit", () => resolve())
+          started.kill("SIGKILL")
+        })
+      )
+  )
+
 const daemon = (home: string) =>
   Effect.gen(function*() {
     const socketPath = path.join(home, "bus")
     const configuration = path.join(home, "bus.conf")
     fs.writeFileSync(configuration, CONFIGURATION(socketPath))
-    const process = yield* Effect.acquireRelease(
-      Effect.sync(() => {
-        const options = [`--config-file=${configuration}`, "--nofork", "--nopidfile", "--print-address=1"]
-        return spawn("dbus-daemon", options, { stdio: ["ignore", "pipe", "ignore"] })
-      }),
-      (started) =>
-        Effect.promise(() =>
-          new Promise<void>((resolve) => {
-            if (started.exitCode !== null || started.signalCode !== null) return resolve()
-            started.once("exit", () => resolve())
-            started.kill("SIGKILL")
-          })
-        )
-    )
+    const options = [`--config-file=${configuration}`, "--nofork", "--nopidfile", "--print-address=1"]
+    const process = yield* running("dbus-daemon", options)
     let isListening = false
     process.stdout.once("data", () => {
       isListening = true
@@ -290,3 +292,61 @@ describeWith({ root: true }, "roams", () => {
       assert.deepStrictEqual(seen, ["Moving", "Moved"])
     }))
 })
+
+/** NetworkManager with two uplinks in namespaces of its own, where nothing that it does stays. */
+const MANAGED = `set -e
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /var/lib
+mount -t sysfs sysfs /sys
+mount -o remount,ro,bind /sys # a writable one makes it wait for udev
+mkdir /run/NetworkManager /var/lib/NetworkManager
+for i in 0 1; do
+  ip link add eth$i type veth peer name peer$i
+  ip link set eth$i up
+  ip link set peer$i up
+done
+exec NetworkManager --no-daemon --config="$1" --config-dir=/run/none`
+const MANAGER_CONFIGURATION = `[main]
+plugins=keyfile
+dns=none
+rc-manager=unmanaged
+no-auto-default=*
+auth-polkit=false
+[keyfile]
+path=/run/NetworkManager/system-connections
+[connectivity]
+enabled=false
+`
+
+// It is no part of the test packages, so CI may go without it too.
+const lacking = missing({ root: true, programs: ["dbus-daemon", "NetworkManager", "nmcli", "unshare"] })
+
+describe.skipIf(lacking.length > 0)(
+  `the primary connection of a real NetworkManager${lacking.length > 0 ? ` [needs ${lacking.join(", ")}]` : ""}`,
+  () => {
+    it.scopedLive("is told of as uplinks come and go", () =>
+      Effect.gen(function*() {
+        const home = yield* directory
+        const bus = yield* daemon(home)
+        const environment = { ...process.env, DBUS_SYSTEM_BUS_ADDRESS: bus.address }
+        const configuration = path.join(home, "NetworkManager.conf")
+        fs.writeFileSync(configuration, MANAGER_CONFIGURATION)
+        const { heard } = yield* listen(bus.address)
+        yield* waitFor("the subscription", () => heard.count === 1)
+        yield* running("unshare", ["-m", "-n", "sh", "-c", MANAGED, "sh", configuration], environment)
+        const nmcli = (args: string): number | null =>
+          spawnSync("nmcli", args.split(" "), { env: environment, stdio: "ignore" }).status
+        yield* waitFor("NetworkManager", () => nmcli("general status") === 0)
+        for (const [i, metric] of [600, 100].entries()) {
+          const addresses = `ipv4.method manual ipv4.addresses 10.60.${i}.2/24 ipv4.gateway 10.60.${i}.1`
+          const options = `${addresses} ipv4.route-metric ${metric} ipv6.method disabled autoconnect no`
+          assert.strictEqual(nmcli(`con add save no type ethernet ifname eth${i} con-name uplink${i} ${options}`), 0)
+        }
+        for (const change of ["up uplink0", "up uplink1", "down uplink1", "down uplink0"]) {
+          const before = heard.count
+          assert.strictEqual(nmcli(`con ${change}`), 0, change)
+          yield* waitFor(change, () => heard.count > before)
+        }
+      }))
+  }
+)

@@ -49,7 +49,7 @@ const report = (event: TunnelEvent, told: Told): Effect.Effect<void> => {
         })
       )
     case "PeerConnected":
-      return Effect.logInfo("connected to a gateway").pipe(
+      return Effect.logInfo("connected to a peer").pipe(
         Effect.annotateLogs({
           peer: event.peer.peer,
           path: event.peer.path?.kind ?? "unknown",
@@ -57,7 +57,7 @@ const report = (event: TunnelEvent, told: Told): Effect.Effect<void> => {
         })
       )
     case "PeerLost":
-      return Effect.logInfo("connection to a gateway ended").pipe(
+      return Effect.logInfo("connection to a peer ended").pipe(
         Effect.annotateLogs({ peer: event.peer, reason: event.reason })
       )
     case "AllGatewaysOffline":

@@ -68,6 +68,7 @@ const testPrograms = {
   strace: "strace",
   openssl: "openssl",
   "dbus-daemon": "dbus",
+  NetworkManager: "network-manager",
   ps: "procps",
   "systemd-analyze": "systemd"
 }

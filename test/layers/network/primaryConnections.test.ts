@@ -20,7 +20,7 @@ import { MessageType } from "../../../src/protocol/wire/dbus.ts"
 import { NetworkChanges } from "../../../src/services/NetworkChanges.ts"
 import { encodeMessage, PRIMARY, propertiesChanged } from "../../support/dbusMessages.ts"
 import { enterPrivateNetworkNamespace } from "../../support/netns.ts"
-import { describeWith, missing } from "../../support/requires.ts"
+import { describeWith } from "../../support/requires.ts"
 import { makeRouteResolverDouble, routeVia } from "../../support/RouteResolverDouble.ts"
 import { waitFor } from "../../support/waitFor.ts"
 
@@ -318,11 +318,9 @@ path=/run/NetworkManager/system-connections
 enabled=false
 `
 
-// It is no part of the test packages, so CI may go without it too.
-const lacking = missing({ root: true, programs: ["dbus-daemon", "NetworkManager", "nmcli", "unshare"] })
-
-describe.skipIf(lacking.length > 0)(
-  `the primary connection of a real NetworkManager${lacking.length > 0 ? ` [needs ${lacking.join(", ")}]` : ""}`,
+describeWith(
+  { root: true, programs: ["dbus-daemon", "NetworkManager", "nmcli", "unshare"] },
+  "the primary connection of a real NetworkManager",
   () => {
     it.scopedLive("is told of as uplinks come and go", () =>
       Effect.gen(function*() {

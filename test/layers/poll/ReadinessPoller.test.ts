@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Queue from "effect/Queue"
 import * as Scope from "effect/Scope"
+import { buildSync } from "esbuild"
 import koffi from "koffi"
 import * as childProcess from "node:child_process"
 import * as fs from "node:fs"
@@ -231,7 +232,16 @@ describe("a process", () => {
       import { eventfd } from "${root}/src/ffi/linux/file.ts"
       const fd = eventfd()(0, 0o4000)
       ${body}`
-    return childProcess.spawnSync(process.execPath, ["--import", "tsx", "--input-type=module", "--eval", script], {
+    const { outputFiles: [bundle] } = buildSync({
+      stdin: { contents: script, resolveDir: root, loader: "ts" },
+      bundle: true,
+      format: "esm",
+      platform: "node",
+      external: ["koffi"],
+      write: false
+    })
+    return childProcess.spawnSync(process.execPath, ["--input-type=module"], {
+      input: bundle?.text ?? "",
       cwd: root,
       encoding: "utf8",
       timeout: 15_000

@@ -14,7 +14,7 @@ import type { Route, RouteExplanation } from "../../../src/model/Route.ts"
 import { ip as address, ipFromBytes, ipToBytes } from "../../../src/protocol/wire/address.ts"
 import type { RouteError } from "../../../src/services/RouteResolver.ts"
 import { RouteResolver } from "../../../src/services/RouteResolver.ts"
-import { addLink } from "../../support/links.ts"
+import { addLink, loseCarrier } from "../../support/links.ts"
 import { enterPrivateNetworkNamespace, ip } from "../../support/netns.ts"
 import { describeWith } from "../../support/requires.ts"
 import { attemptIp, sysctl } from "./links.ts"
@@ -260,7 +260,7 @@ describeWith({ root: true, programs: ["ip"] }, "RouteResolverLinux", () => {
     assert.strictEqual(why.get("eth-peer"), "it has no route to the destination (EHOSTUNREACH)")
     const wifi = explanation.candidates.find(({ interfaceName }) => interfaceName === "wifi")
     assert.deepInclude(wifi, { source: address("198.18.0.2"), nextHop: address("198.18.0.1"), prefixLength: 0 })
-    ip("link set wifi-peer down")
+    loseCarrier("wifi")
     assert.include(explain("8.8.8.8").candidates.map(({ rejected }) => rejected), "the interface has no carrier")
     ip("link set wifi down")
     assert.include(explain("8.8.8.8").candidates.map(({ rejected }) => rejected), "the interface is down")

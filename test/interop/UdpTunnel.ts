@@ -27,7 +27,7 @@ export class UdpTunnel {
   readonly sent: Array<Uint8Array> = []
   /** Takes the inner packets. */
   onPacket: (buffer: Uint8Array, offset: number, length: number) => void = () => {}
-  readonly #socket: dgram.Socket
+  #socket: dgram.Socket
   readonly #limiter: RateLimiter
   readonly #remote: UdpTunnelOptions["remote"]
   #skipped = 0
@@ -49,11 +49,15 @@ export class UdpTunnel {
     this.#limiter = new RateLimiter({ crypto, publicKey, now, ...(limit === undefined ? {} : { limit }) })
     this.#remote = remote
     this.#socket = socket
-    socket.on("message", (message, from) => {
-      this.#handle(message, from.address)
-      this.#settle()
-    })
+    this.#listen()
     this.#settle()
+  }
+
+  /** Goes on from another socket, as after a roam, and closes the one before. */
+  move(socket: dgram.Socket): void {
+    this.#socket.close()
+    this.#socket = socket
+    this.#listen()
   }
 
   get now(): number {
@@ -89,6 +93,13 @@ export class UdpTunnel {
   close(): void {
     clearTimeout(this.#timer)
     this.#socket.close()
+  }
+
+  #listen(): void {
+    this.#socket.on("message", (message, from) => {
+      this.#handle(message, from.address)
+      this.#settle()
+    })
   }
 
   #handle(message: Uint8Array, from: string): void {
@@ -130,13 +141,17 @@ export class UdpTunnel {
   }
 }
 
+/** A bound socket, closed by whoever gets it. */
+export const bind = (local: UdpTunnelOptions["bind"]): Effect.Effect<dgram.Socket> =>
+  Effect.async((resume) => {
+    const socket = dgram.createSocket({ type: "udp4", recvBufferSize: 1 << 20 })
+    socket.once("error", (error) => resume(Effect.die(error)))
+    socket.bind(local, () => resume(Effect.succeed(socket)))
+  })
+
 /** Bound when it returns; closed with the scope. */
 export const open = (options: UdpTunnelOptions): Effect.Effect<UdpTunnel, never, Scope.Scope> =>
   Effect.acquireRelease(
-    Effect.async<UdpTunnel>((resume) => {
-      const socket = dgram.createSocket({ type: "udp4", recvBufferSize: 1 << 20 })
-      socket.once("error", (error) => resume(Effect.die(error)))
-      socket.bind(options.bind, () => resume(Effect.sync(() => new UdpTunnel(options, socket))))
-    }),
+    Effect.map(bind(options.bind), (socket) => new UdpTunnel(options, socket)),
     (tunnel) => Effect.sync(() => tunnel.close())
   )

@@ -8,12 +8,11 @@ import { waitFor } from "../support/waitFor.ts"
 import { daemon } from "./programs.ts"
 
 /** Of the link between this process's namespace (1) and the one of wireguard-go (2). */
-export const OUTER = { ours: "192.0.2.1", theirs: "192.0.2.2" }
+export const OUTER = { ours: "192.0.2.1", theirs: "192.0.2.2", link: "wg-outer" }
 /** Inside the tunnel. */
 export const INNER = { ours: "10.99.0.1", theirs: "10.99.0.2", ours6: "fd99::1", theirs6: "fd99::2" }
 export const PORT = 51_820
 
-const LINK = "wg-outer"
 const base64 = (key: Uint8Array): string => Buffer.from(key).toString("base64")
 
 export interface PeerConfig {
@@ -42,13 +41,15 @@ export const start = (privateKey: Uint8Array): Effect.Effect<WireguardGo, never,
   Effect.gen(function*() {
     const namespace = yield* makeNamespace("wireguard-go")
     yield* Effect.acquireRelease(
-      Effect.sync(() => run("ip", "link", "add", LINK, "type", "veth", "peer", "name", LINK, "netns", namespace.name)),
-      () => Effect.sync(() => run("ip", "link", "del", LINK))
+      Effect.sync(() =>
+        run("ip", "link", "add", OUTER.link, "type", "veth", "peer", "name", OUTER.link, "netns", namespace.name)
+      ),
+      () => Effect.sync(() => run("ip", "link", "del", OUTER.link))
     )
-    run("ip", "addr", "add", `${OUTER.ours}/24`, "dev", LINK)
-    run("ip", "link", "set", LINK, "up")
-    namespace.run("ip", "addr", "add", `${OUTER.theirs}/24`, "dev", LINK)
-    namespace.run("ip", "link", "set", LINK, "up")
+    run("ip", "addr", "add", `${OUTER.ours}/24`, "dev", OUTER.link)
+    run("ip", "link", "set", OUTER.link, "up")
+    namespace.run("ip", "addr", "add", `${OUTER.theirs}/24`, "dev", OUTER.link)
+    namespace.run("ip", "link", "set", OUTER.link, "up")
 
     // `ip netns exec` gives it a mount namespace of its own; everything here is replaced by the next, so the pid stays.
     const script = "mount -t tmpfs none /run && exec wireguard-go -f wg0"

@@ -148,6 +148,32 @@ describeWith(
         assert.notStrictEqual(readReceiverIndex(udp.sent.at(-1) as Uint8Array, 0), before)
       }))
 
+    it.scopedLive(
+      "stays connected for ten minutes of ours, and follows us to other addresses and ports",
+      () =>
+        Effect.gen(function*() {
+          const { go, peer, udp } = yield* pair()
+          go.setPeer(peer)
+          udp.initiate()
+          yield* waitFor("a session", () => udp.tunnel.hasSession)
+          run("ip", "addr", "add", "192.0.2.3/24", "dev", OUTER.link)
+          for (let session = 1; session <= 5; session++) {
+            const local = { address: session % 2 === 0 ? OUTER.ours : "192.0.2.3", port: OUR_PORT + session }
+            udp.move(yield* UdpTunnel.bind(local))
+            // Data from the new place is enough: no handshake is needed for a move.
+            yield* exchangeEchoes(udp, 20, INNER.ours, INNER.theirs)
+            assert.strictEqual(go.peer(peer.publicKey).endpoint, `${local.address}:${local.port}`)
+            assert.strictEqual(count(udp.received, Response), session)
+            const notBefore = performance.now() + 30 // as above
+            yield* waitFor("its willingness", () => performance.now() > notBefore)
+            udp.skip(121_000)
+            yield* waitFor("another answer", () => count(udp.received, Response) === session + 1)
+          }
+          yield* exchangeEchoes(udp, 20, INNER.ours6, INNER.theirs6)
+        }),
+      30_000
+    )
+
     it.scopedLive("may start over: its new handshake replaces the session that we made", () =>
       Effect.gen(function*() {
         const { go, peer, udp } = yield* pair()

@@ -79,6 +79,7 @@ copy("packaging/debian/default", `etc/default/${NAME}`)
 put(`usr/share/man/man8/${NAME}.8.gz`, gzipSync(readFileSync(join(root, `packaging/debian/${NAME}.8`)), { level: 9 }))
 const doc = `usr/share/doc/${NAME}`
 copy("README.md", `${doc}/README.md`)
+copy("docs/status.md", `${doc}/docs/status.md`)
 put(`${doc}/changelog.gz`, gzipSync(readFileSync(join(root, "CHANGELOG.md")), { level: 9 }))
 const { dependencies } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"))
 const licences = Object.keys(dependencies).map((name) => {

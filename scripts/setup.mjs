@@ -70,7 +70,9 @@ const testPrograms = {
   "dbus-daemon": "dbus",
   NetworkManager: "network-manager",
   ps: "procps",
-  "systemd-analyze": "systemd"
+  "systemd-analyze": "systemd",
+  // Its headers are the word of somebody else on the layouts of Windows.
+  "x86_64-w64-mingw32-gcc": "gcc-mingw-w64-x86-64"
 }
 const benchPrograms = {
   iperf3: "iperf3",

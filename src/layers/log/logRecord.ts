@@ -53,7 +53,6 @@ export const formatLine = (record: LogRecord, colour: boolean): string => {
   const paint = (code: number, text: string): string => colour ? `\u001b[${code}m${text}\u001b[0m` : text
   const level = levelName(record.level)
   const fields = record.fields.map(([key, value]) => ` ${key}=${plainValue(value)}`).join("")
-  // eslint-disable-next-line no-control-regex
   const text = `${record.message}${fields}`.replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, "\ufffd")
     .replaceAll("\n", "\n  ")
   return `${paint(2, record.time.toISOString())} ${paint(colours[level] ?? 37, level.padStart(5))} ${

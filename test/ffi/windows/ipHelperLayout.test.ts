@@ -13,7 +13,7 @@ import {
   MIB_IPFORWARD_ROW2,
   SOCKADDR_INET
 } from "../../../src/ffi/windows/ipHelperLayout.ts"
-import { hasProgram } from "../../support/requires.ts"
+import { describeWith } from "../../support/requires.ts"
 
 const v4 = Uint8Array.of(192, 0, 2, 7)
 const v6 = Uint8Array.from({ length: 16 }, (_, i) => 0x20 + i)
@@ -151,10 +151,7 @@ describe("IP_ADAPTER_ADDRESSES", () => {
 })
 
 const COMPILER = "x86_64-w64-mingw32-gcc"
-// No package of the test set-up has this compiler, so its absence is told and is not a failure.
-if (!hasProgram(COMPILER)) {
-  console.warn(`NOT CHECKED: layouts of IP Helper against the headers of Windows: needs ${COMPILER}`)
-} else {
+describeWith({ programs: [COMPILER] }, "the layouts of IP Helper", () => {
   it(`agrees with the headers of ${COMPILER}`, () => {
     const row = MIB_IPFORWARD_ROW2
     const adapter = IP_ADAPTER_ADDRESSES
@@ -199,4 +196,4 @@ ${Object.entries(facts).map(([fact, value]) => `_Static_assert((${fact}) == ${va
     compile(facts)
     assert.throws(() => compile({ "sizeof(SOCKADDR_INET)": 29 })) // it does look
   })
-}
+})

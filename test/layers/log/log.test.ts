@@ -61,7 +61,6 @@ describe("log lines", () => {
     const forged = "x\n1970-01-01T00:00:00.000Z ERROR portal: signed out\r\u001b[2J\u009b2J\u0000"
     for (const text of [line(forged), line("x", ["reason", forged])]) {
       for (const part of text.split("\n").slice(1)) assert.match(part, /^ {2}/)
-      // eslint-disable-next-line no-control-regex
       assert.notMatch(text, /[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/)
     }
   })

@@ -56,6 +56,17 @@ export const PeerReport = Schema.Struct({
   bytesReceived: Count
 })
 
+/** A relay that the portal named. */
+export const RelayReport = Schema.Struct({
+  id: Schema.String,
+  /** `address:port` or `[address]:port`, one for each family that it has. */
+  addresses: Schema.Array(Schema.String),
+  /** Smoothed, once it has answered. */
+  rttMillis: Schema.optional(Schema.Number),
+  /** Why nothing can be had from it now. */
+  unusable: Schema.optional(Schema.String)
+})
+
 export const StatusReport = Schema.Struct({
   version: Schema.Literal(STATUS_VERSION),
   client: Schema.Struct({ version: Schema.String, pid: Count, uptimeMillis: Count }),
@@ -73,6 +84,8 @@ export const StatusReport = Schema.Struct({
   internetResourceActive: Schema.Boolean,
   resources: Schema.Array(ResourceReport),
   peers: Schema.Array(PeerReport),
+  /** Absent in what older clients say. */
+  relays: Schema.optional(Schema.Array(RelayReport)),
   /** Packets between the system and the tunnel: `read` were sent by applications, `written` are for them. */
   tun: Schema.Struct({
     read: Count,

@@ -5,7 +5,7 @@ import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { IpAddress } from "../model/Route.ts"
-import type { PeerStatus } from "../protocol/node/types.ts"
+import type { PeerStatus, RelayStatus } from "../protocol/node/types.ts"
 import type { DeviceFacts } from "./DeviceIdentity.ts"
 import type { DnsControl, DnsControlFailed } from "./DnsControl.ts"
 import type { PeerSocketStats } from "./PeerSocket.ts"
@@ -46,6 +46,8 @@ export interface TunnelStatus {
   /** With the peer through which one is reached, while there is one. */
   readonly resources: ReadonlyArray<ResourceStatus & { readonly gateway?: string | undefined }>
   readonly peers: ReadonlyArray<PeerStatus>
+  /** Those that the portal named. */
+  readonly relays: ReadonlyArray<RelayStatus>
   readonly tun: TunStats
   readonly sockets: PeerSocketStats
   readonly routeCache: RouteCacheStats

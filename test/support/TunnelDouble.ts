@@ -51,6 +51,11 @@ export const tunnelStatus = (changes: Partial<TunnelStatus> = {}): TunnelStatus 
     bytesSent: 1500,
     bytesReceived: 2_500_000
   }],
+  relays: [{
+    id: "99999999-9999-4999-8999-999999999999",
+    addresses: [new SocketAddress(ip("192.0.2.9"), 3478), new SocketAddress(ip("2001:db8::9"), 3478)],
+    rttMillis: 4.5
+  }],
   tun: { read: 3, readBytes: 1400, written: 5, writtenBytes: 2_400_000, dropped: { "no-buffer": 2 }, offloads: "tso" },
   sockets: { received: 5, receivedBytes: 2_500_000, sent: 3, sentBytes: 1500, dropped: { "no-route": 0 } },
   routeCache: {

@@ -12,7 +12,7 @@ const peerReport = ({ path, peer, ...facts }: PeerStatus): StatusReport["peers"]
 })
 
 export const statusReport = (
-  { peers, portal, ...status }: TunnelStatus,
+  { peers, portal, relays, ...status }: TunnelStatus,
   client: StatusReport["client"],
   apiUrl: URL
 ): StatusReport => ({
@@ -21,5 +21,6 @@ export const statusReport = (
   signedIn: portal.state === "connected",
   portal: { url: apiUrl.href, ...portal },
   ...status,
-  peers: peers.map(peerReport)
+  peers: peers.map(peerReport),
+  relays: relays.map(({ addresses, ...facts }) => ({ ...facts, addresses: addresses.map(({ text }) => text) }))
 })

@@ -291,7 +291,7 @@ const make = Effect.gen(function*() {
 
     const status = Effect.gen(function*() {
       const routeCache = yield* routes.stats
-      const { dropped, internetResourceActive, peers, resources } = core.status(now())
+      const { dropped, internetResourceActive, peers, relays, resources } = core.status(now())
       const { lastError, state } = portal.status()
       return {
         portal: { state: state === "failed" ? "disconnected" : state, lastError },
@@ -299,6 +299,7 @@ const make = Effect.gen(function*() {
         dns: dnsStatus,
         resources,
         peers,
+        relays,
         tun: tun.stats(),
         sockets: sockets.current()?.stats() ?? noSockets,
         routeCache,

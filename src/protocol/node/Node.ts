@@ -33,6 +33,7 @@ import {
   type Relay,
   RELAY_PORT,
   type RelayId,
+  type RelayStatus,
   type Transmit
 } from "./types.ts"
 
@@ -281,6 +282,10 @@ export class Node implements NodeApi {
 
   status(now: number): ReadonlyArray<PeerStatus> {
     return [...this.#connections].map((connection) => connection.status(now))
+  }
+
+  relayStatus(): ReadonlyArray<RelayStatus> {
+    return this.#relays.status()
   }
 
   #create(request: ConnectionRequest, relay: RelayId, now: number): void {

@@ -5,7 +5,7 @@ import type { AllocationEvent, FreeReason, GatheredCandidate } from "../turn/typ
 import type { Family, IpAddress, SocketAddress } from "../wire/address.ts"
 import { readChannel } from "../wire/channelData.ts"
 import { pickRelay } from "./relaySelection.ts"
-import type { Relay, RelayId, Transmit } from "./types.ts"
+import type { Relay, RelayId, RelayStatus, Transmit } from "./types.ts"
 
 /** Addresses of relays that are gone are remembered: what they still send is no peer's. */
 const MAX_FORMER = 64
@@ -146,6 +146,15 @@ export class Relays {
       count(reasons, allocation.unusable)
     }
     return reasons.size === 0 ? undefined : reasons
+  }
+
+  status(): ReadonlyArray<RelayStatus> {
+    return Array.from(this.#entries, ([id, { allocation, relay }]) => ({
+      id,
+      addresses: addressesOf(relay),
+      rttMillis: allocation.rtt,
+      unusable: allocation.unusable
+    }))
   }
 
   /** What a connection that uses `relay` offers: relayed candidates of that one, the other kinds of all. */

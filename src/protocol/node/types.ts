@@ -26,6 +26,17 @@ export interface Relay {
   readonly password: string
 }
 
+/** A relay that the portal named, as it stands. */
+export interface RelayStatus {
+  readonly id: RelayId
+  /** One for each family that it has. */
+  readonly addresses: ReadonlyArray<SocketAddress>
+  /** Smoothed, once it has answered. */
+  readonly rttMillis?: number | undefined
+  /** Why nothing can be had from it now, if that is so; for a person. */
+  readonly unusable?: string | undefined
+}
+
 export interface ConnectionRequest {
   readonly peer: PeerId
   readonly remoteKey: Uint8Array
@@ -165,4 +176,5 @@ export interface NodeApi {
   pollEvent(): NodeEvent | undefined
   pollTimeout(): number | undefined
   status(now: number): ReadonlyArray<PeerStatus>
+  relayStatus(): ReadonlyArray<RelayStatus>
 }

@@ -297,6 +297,7 @@ export class ClientTunnel {
     return {
       resources: resources.views(sites).map((view) => ({ ...view, gateway: resources.get(view.id)?.gateway?.id })),
       peers: this.#node.status(now),
+      relays: this.#node.relayStatus(),
       dropped: this.#drops.snapshot(),
       internetResourceActive: resources.isInternetActive
     }

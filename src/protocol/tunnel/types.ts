@@ -1,5 +1,5 @@
 import type { Upstream } from "../dns/upstreams.ts"
-import type { PeerId, PeerStatus } from "../node/types.ts"
+import type { PeerId, PeerStatus, RelayStatus } from "../node/types.ts"
 import type { ClientRequest, GatewayRequest, ResourceId, Site } from "../portal/types.ts"
 import type { IpAddress, IpNetwork } from "../wire/address.ts"
 
@@ -49,6 +49,7 @@ export interface ClientTunnelStatus {
   /** With the gateway through which one is reached, while there is one. */
   readonly resources: ReadonlyArray<ResourceView & { readonly gateway?: PeerId | undefined }>
   readonly peers: ReadonlyArray<PeerStatus>
+  readonly relays: ReadonlyArray<RelayStatus>
   /** Packets and datagrams dropped, by reason. */
   readonly dropped: { readonly [reason: string]: number }
   readonly internetResourceActive: boolean

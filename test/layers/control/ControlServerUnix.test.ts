@@ -95,12 +95,17 @@ describe("control socket", () => {
         const client = yield* ControlClient
         const { client: process_, ...report } = yield* client.status
         assert.strictEqual(process_.pid, process.pid)
-        const { peers: _, ...status } = tunnelStatus()
+        const { peers: _, relays: _relays, ...status } = tunnelStatus()
         assert.deepEqual(report, {
           ...status,
           version: 1,
           signedIn: true,
           portal: { url: "ws://127.0.0.1:8081/", state: "connected" },
+          relays: [{
+            id: "99999999-9999-4999-8999-999999999999",
+            addresses: ["192.0.2.9:3478", "[2001:db8::9]:3478"],
+            rttMillis: 4.5
+          }],
           peers: [{
             id: "77777777-7777-4777-8777-777777777777",
             state: "connected",

@@ -289,7 +289,7 @@ describe("tunnel session", () => {
     ))
 
   it("sends nothing while the network moves", () =>
-    withSession(({ network, portal, seen, sockets }) =>
+    withSession(({ network, portal, seen, session, sockets }) =>
       Effect.gen(function*() {
         portal.emit({ _tag: "Connected" })
         let relays = 0
@@ -307,6 +307,7 @@ describe("tunnel session", () => {
           const before = seen.length
           portal.emit({ _tag: "Message", push: init() })
           yield* eventually(() => seen.slice(before).some(({ _tag }) => _tag === "ResourcesUpdated"))
+          assert.deepInclude((yield* session.status).relays.map(({ addresses }) => addresses), [v4])
           return sockets.sent.some(({ destination }) => destination.text === v4.text)
         })
         assert.isTrue(yield* isHeard)

@@ -9,6 +9,7 @@ import {
   type NodeEvent,
   type PeerId,
   type PeerStatus,
+  type RelayStatus,
   type Transmit
 } from "../../../src/protocol/node/types.ts"
 import { ip, SocketAddress } from "../../../src/protocol/wire/address.ts"
@@ -156,6 +157,10 @@ export class NodeDouble implements NodeApi {
 
   pollTimeout(): number | undefined {
     return this.timeout
+  }
+
+  relayStatus(): ReadonlyArray<RelayStatus> {
+    return []
   }
 
   status(): ReadonlyArray<PeerStatus> {

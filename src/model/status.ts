@@ -116,6 +116,8 @@ export const StatusReport = Schema.Struct({
     invalidations: Counts
   }),
   /** By the tunnel's own rules. */
-  dropped: Counts
+  dropped: Counts,
+  /** Queries by who was to answer, and why those that were passed on got no answer. Older clients do not say. */
+  dnsCounts: Schema.optional(Schema.Struct({ queries: Counts, failures: Counts }))
 })
 export type StatusReport = typeof StatusReport.Type

@@ -53,6 +53,11 @@ export interface TunnelStatus {
   readonly routeCache: RouteCacheStats
   /** Packets and datagrams dropped by the core, by reason. */
   readonly dropped: { readonly [reason: string]: number }
+  /** DNS queries on our own servers by who was to answer, and why some that were passed on got no answer. */
+  readonly dnsCounts: {
+    readonly queries: { readonly [answerer: string]: number }
+    readonly failures: { readonly [reason: string]: number }
+  }
   readonly internetResourceActive: boolean
 }
 

@@ -69,6 +69,7 @@ export const tunnelStatus = (changes: Partial<TunnelStatus> = {}): TunnelStatus 
     invalidations: { "network-change": 2, reset: 1 }
   },
   dropped: { "unknown-resource": 12_345 },
+  dnsCounts: { queries: { cache: 7, upstream: 3 }, failures: { "timed-out": 1 } },
   internetResourceActive: false,
   ...changes
 })

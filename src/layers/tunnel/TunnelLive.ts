@@ -18,7 +18,7 @@ import { DnsControl } from "../../services/DnsControl.ts"
 import { DnsForwarder } from "../../services/DnsForwarder.ts"
 import { HostResolver } from "../../services/HostResolver.ts"
 import { NetworkChanges, NetworkMonitorFailed, resubscribe, type Roam } from "../../services/NetworkChanges.ts"
-import { PeerSocket, type PeerSockets, type PeerSocketStats } from "../../services/PeerSocket.ts"
+import { PeerSocket, type PeerSockets } from "../../services/PeerSocket.ts"
 import { Portal, type PortalEvent, type PortalProtocol } from "../../services/Portal.ts"
 import { ProtocolCrypto } from "../../services/ProtocolCrypto.ts"
 import { RouteCache } from "../../services/RouteCache.ts"
@@ -44,7 +44,6 @@ const DNS_PORT = 53
 const EVENTS_KEPT = 256
 /** How long a stop waits for goodbyes that the system's send buffer has no room for (tunnel spec 17). */
 const LONGEST_FLUSH = 1000
-const noSockets: PeerSocketStats = { received: 0, receivedBytes: 0, sent: 0, sentBytes: 0, dropped: {} }
 
 /** What the core wants done outside it. Requests to the portal are sent on the spot. */
 type CoreEvent = Exclude<ClientTunnelEvent, { readonly _tag: "Request" }>
@@ -291,7 +290,7 @@ const make = Effect.gen(function*() {
 
     const status = Effect.gen(function*() {
       const routeCache = yield* routes.stats
-      const { dropped, internetResourceActive, peers, relays, resources } = core.status(now())
+      const { dnsCounts, dropped, internetResourceActive, peers, relays, resources } = core.status(now())
       const { lastError, state } = portal.status()
       return {
         portal: { state: state === "failed" ? "disconnected" : state, lastError },
@@ -301,9 +300,10 @@ const make = Effect.gen(function*() {
         peers,
         relays,
         tun: tun.stats(),
-        sockets: sockets.current()?.stats() ?? noSockets,
+        sockets: sockets.stats(),
         routeCache,
         dropped,
+        dnsCounts,
         internetResourceActive
       } satisfies TunnelStatus
     })

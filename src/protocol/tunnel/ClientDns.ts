@@ -17,6 +17,7 @@ import { type IpPacket, PacketKind, sourceOffset } from "../wire/ip.ts"
 import { wordsOf } from "../wire/ipWords.ts"
 import { MAX_UDP_PAYLOAD, udpPacket } from "../wire/udp.ts"
 import type { ClientResource } from "./ClientResource.ts"
+import { DnsCounts, type DnsCountsSnapshot } from "./DnsCounts.ts"
 import { DnsResourceNat, type ResourceName } from "./DnsResourceNat.ts"
 import type { DropReason } from "./DropCounts.ts"
 import type { GatewayPeer } from "./GatewayPeer.ts"
@@ -83,6 +84,7 @@ export class ClientDns {
   readonly #sentinels = new SentinelMap()
   readonly #devices = new DeviceResolver<DnsAsker>()
   readonly #cache = new DnsCache()
+  readonly #counts = new DnsCounts()
   readonly #udp: TunnelUdpClient<Waiting>
   readonly #tcp: TcpDnsClient<Waiting>
   readonly #server: TcpDnsServer
@@ -107,6 +109,10 @@ export class ClientDns {
 
   get dnsBySentinel(): ReadonlyMap<IpAddress, Upstream> {
     return new Map(this.#sentinels.sentinels.map(({ address, upstream }) => [address, upstream]))
+  }
+
+  get counts(): DnsCountsSnapshot {
+    return this.#counts.snapshot()
   }
 
   setInterface(config: InterfaceConfig): void {
@@ -193,17 +199,22 @@ export class ClientDns {
   /** The decisions of 12.4, in their order. */
   #handleQuery(query: DnsQuery, asker: DnsAsker, now: number): void {
     const cached = this.#cache.answer(query, now)
-    if (cached !== undefined) return asker.respond(cached)
-    if (this.#devices.resolve(query, asker, now)) return
+    if (cached !== undefined) {
+      this.#counts.asked("cache")
+      return asker.respond(cached)
+    }
+    if (this.#devices.resolve(query, asker, now)) return this.#counts.asked("device-pool")
     const resolution = this.resolver.resolve(query)
     if (resolution?._tag === "Answer") {
+      this.#counts.asked("resource")
       asker.respond(resolution.message)
       if (resolution.record !== undefined) this.nat.queried(resolution.record, now)
       return
     }
     const waiting = { query, asker, generation: this.#cache.generation }
-    if (resolution?._tag === "AskSite") this.#askSite(resolution.target, waiting, now)
-    else this.#askUpstream(waiting, now)
+    if (resolution?._tag !== "AskSite") return this.#askUpstream(waiting, now)
+    this.#counts.asked("site")
+    this.#askSite(resolution.target, waiting, now)
   }
 
   /** Whether a packet that a gateway sent was an answer to a query of ours. */
@@ -232,12 +243,16 @@ export class ClientDns {
 
   #concludeOutside(waiting: Waiting, outcome: Uint8Array | "failed" | "timed-out", now: number): void {
     const { asker, query } = waiting
+    if (typeof outcome === "string") this.#counts.failed(outcome)
     // Whoever asks over UDP has given up by now, or will ask again.
     if (outcome === "timed-out" && asker.transport === "udp") return
     if (typeof outcome === "string") return asker.respond(serverFailure(query))
     const message = decodeDns(outcome)
     const asked = asker.sentinel.upstream._tag === "DoH" ? { ...query, id: 0 } : query
-    if (message === undefined || !isAnswerTo(message, asked)) return asker.respond(serverFailure(query))
+    if (message === undefined || !isAnswerTo(message, asked)) {
+      this.#counts.failed("unusable-answer")
+      return asker.respond(serverFailure(query))
+    }
     this.#relay(waiting, outcome, message, now)
   }
 
@@ -324,8 +339,10 @@ export class ClientDns {
     const { asker, query } = waiting
     const { upstream } = asker.sentinel
     if (this.#isCustom && upstream._tag === "Do53" && this.#host.isCovered(upstream.address)) {
+      this.#counts.asked("upstream-in-tunnel")
       return this.#askThroughTunnel(waiting, upstream.address, DNS_PORT, now)
     }
+    this.#counts.asked("upstream")
     if (this.#outside.size >= MAX_OUTSIDE) return this.#host.drop("dns-overload")
     const id = this.#nextOutsideId++
     this.#outside.set(id, waiting)
@@ -343,7 +360,12 @@ export class ClientDns {
       { address, port },
       now
     )
-    if (!isSent) waiting.asker.respond(serverFailure(waiting.query))
+    if (!isSent) this.#unansweredInTunnel(waiting)
+  }
+
+  #unansweredInTunnel({ asker, query }: Waiting): void {
+    this.#counts.failed("unanswered-in-tunnel")
+    asker.respond(serverFailure(query))
   }
 
   #relay({ asker, generation, query }: Waiting, bytes: Uint8Array, message: DnsMessage, now: number): void {
@@ -370,7 +392,7 @@ export class ClientDns {
     }
     for (let result = client.pollAnswer(); result !== undefined; result = client.pollAnswer()) {
       const { answer, asker: waiting } = result
-      if (answer === undefined) waiting.asker.respond(serverFailure(waiting.query))
+      if (answer === undefined) this.#unansweredInTunnel(waiting)
       else this.#relay(waiting, answer.bytes, answer.message, now)
     }
   }

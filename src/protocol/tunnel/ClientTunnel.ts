@@ -299,6 +299,7 @@ export class ClientTunnel {
       peers: this.#node.status(now),
       relays: this.#node.relayStatus(),
       dropped: this.#drops.snapshot(),
+      dnsCounts: this.#dns.counts,
       internetResourceActive: resources.isInternetActive
     }
   }

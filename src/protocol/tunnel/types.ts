@@ -2,6 +2,7 @@ import type { Upstream } from "../dns/upstreams.ts"
 import type { PeerId, PeerStatus, RelayStatus } from "../node/types.ts"
 import type { ClientRequest, GatewayRequest, ResourceId, Site } from "../portal/types.ts"
 import type { IpAddress, IpNetwork } from "../wire/address.ts"
+import type { DnsCountsSnapshot } from "./DnsCounts.ts"
 
 /** What the TUN device and the system's resolver configuration should be (tunnel spec 4). */
 export interface TunConfig {
@@ -52,6 +53,8 @@ export interface ClientTunnelStatus {
   readonly relays: ReadonlyArray<RelayStatus>
   /** Packets and datagrams dropped, by reason. */
   readonly dropped: { readonly [reason: string]: number }
+  /** What became of DNS queries. */
+  readonly dnsCounts: DnsCountsSnapshot
   readonly internetResourceActive: boolean
 }
 

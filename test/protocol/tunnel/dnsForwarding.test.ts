@@ -214,6 +214,31 @@ describe("outside the tunnel, a query", () => {
     c.core.dnsResponse(outside(c).id, outcome, c.now)
     expect(codes(c)).toEqual(expected)
   })
+  it("is counted by who was to answer, and by why there was no answer", () => {
+    const c = client(dnsResource(1, "*.corp.test"))
+    const counts = () => {
+      const { failures, queries } = c.core.status(c.now).dnsCounts
+      return Object.fromEntries(Object.entries({ ...queries, ...failures }).filter(([, count]) => count > 0))
+    }
+    roundTrip(c, "a.test", [a("a.test", "203.0.113.1", 30)])
+    ask(c, "a.test")
+    ask(c, "www.corp.test")
+    expect(counts()).toEqual({ upstream: 1, cache: 1, resource: 1 })
+    for (const outcome of ["failed", "timed-out", Uint8Array.of(1)] as const) {
+      ask(c, "b.test")
+      c.core.dnsResponse(outside(c).id, outcome, c.now)
+    }
+    ask(c, "www.corp.test", { type: "TXT" })
+    expect(counts()).toEqual({
+      "upstream": 4,
+      "cache": 1,
+      "resource": 1,
+      "site": 1,
+      "failed": 1,
+      "timed-out": 1,
+      "unusable-answer": 1
+    })
+  })
   it("is one of 1000 at most; more are dropped", () => {
     const c = client()
     for (let i = 0; i < 1001; i++) ask(c, `n${i}.test`)

@@ -5,9 +5,7 @@ import * as Either from "effect/Either"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
-import * as fs from "node:fs"
-import * as net from "node:net"
-import * as path from "node:path"
+import type * as net from "node:net"
 import { peerCredentials } from "../../ffi/linux/peerCredentials.ts"
 import { CONTROL_VERSION, ControlRequest, type ControlResponse, MAX_REQUEST_BYTES } from "../../model/control.ts"
 import { version } from "../../model/version.ts"
@@ -15,16 +13,14 @@ import { ClientConfig } from "../../services/ClientConfig.ts"
 import { ControlServer, ControlSocketTaken, ControlUnavailable } from "../../services/ControlServer.ts"
 import { RouteCache } from "../../services/RouteCache.ts"
 import type { TunnelSession } from "../../services/Tunnel.ts"
-import { makeFolder } from "../makeFolder.ts"
 import { statusReport } from "./statusReport.ts"
+import { descriptorOf, listenOn } from "./unixSocket.ts"
 
 /** At once; whoever comes beyond is told so and sent away. */
 export const MAX_CONNECTIONS = 16
 /** To send a request, and to take an answer. */
 const PATIENCE = "5 seconds"
 const WATCH_INTERVAL = "1 second"
-/** `sun_path` of unix(7), without its final zero. */
-const MAX_PATH_BYTES = 107
 
 type Session = Pick<TunnelSession, "reset" | "status">
 
@@ -85,8 +81,6 @@ const make = Effect.gen(function*() {
     )
 
   const serve = Effect.fn("ControlServer.serve")(function*(session: Session) {
-    const madeFolder = yield* claim(controlSocket)
-    yield* Effect.addFinalizer(() => Effect.sync(() => madeFolder === undefined || removeFolder(madeFolder)))
     const fork = yield* FiberSet.makeRuntime<never, void, Over>()
     let connections = 0
     const onConnection = (socket: net.Socket): void => {
@@ -100,9 +94,11 @@ const make = Effect.gen(function*() {
       socket.once("close", () => (connections -= 1))
       fork(converse(socket, session))
     }
-    yield* Effect.acquireRelease(
-      listen(controlSocket, onConnection),
-      (server) => Effect.sync(() => server.close()) // removes the socket too
+    yield* listenOn(controlSocket, 0o600, onConnection).pipe(
+      Effect.catchTags({
+        SocketTaken: () => new ControlSocketTaken({ socket: controlSocket }),
+        SocketUnusable: ({ why }) => new ControlUnavailable({ socket: controlSocket, why })
+      })
     )
   })
   return ControlServer.of({ serve })
@@ -148,88 +144,12 @@ const closed = (socket: net.Socket): Effect.Effect<void> =>
     return Effect.sync(() => socket.off("close", listener))
   })
 
-/** The mode of the socket says the same; this holds even if somebody changes it. Node keeps descriptors to itself. */
+/** The mode of the socket says the same; this holds even if somebody changes it. */
 const isPermitted = (socket: net.Socket): boolean => {
-  const fd = (socket as unknown as { readonly _handle?: { readonly fd?: number } | null })._handle?.fd
+  const fd = descriptorOf(socket)
   if (fd === undefined) return false
   const peer = peerCredentials(fd)
   return Either.isRight(peer) && (peer.right.uid === 0 || peer.right.uid === process.geteuid?.())
 }
-
-const whyOf = (cause: unknown): string => cause instanceof Error ? cause.message : String(cause)
-
-/** Makes room for the socket; returns the folder that it had to make. */
-const claim = (socket: string): Effect.Effect<string | undefined, ControlSocketTaken | ControlUnavailable> =>
-  Effect.gen(function*() {
-    const unavailable = (why: string) => new ControlUnavailable({ socket, why })
-    if (Buffer.byteLength(socket) > MAX_PATH_BYTES) {
-      return yield* unavailable(`its path is longer than ${MAX_PATH_BYTES} bytes`)
-    }
-    const { found, madeFolder } = yield* Effect.try({
-      try: () => ({
-        madeFolder: openFolder(path.dirname(socket)),
-        found: fs.lstatSync(socket, { throwIfNoEntry: false })
-      }),
-      catch: (cause) => unavailable(whyOf(cause))
-    })
-    if (found === undefined) return madeFolder
-    if (!found.isSocket()) return yield* unavailable("there is something else of this name")
-    const state = yield* probe(socket)
-    if (state === "alive") return yield* new ControlSocketTaken({ socket })
-    if (state !== "dead") return yield* unavailable(state)
-    yield* Effect.try({ try: () => fs.rmSync(socket, { force: true }), catch: (cause) => unavailable(whyOf(cause)) })
-    return madeFolder
-  })
-
-/** Anybody may look into it: who may connect is up to the socket. */
-const openFolder = (folder: string): string | undefined => {
-  if (!makeFolder(folder, 0o755)) return undefined
-  fs.chmodSync(folder, 0o755) // whatever our umask is
-  return folder
-}
-
-const removeFolder = (folder: string): void => {
-  try {
-    fs.rmdirSync(folder)
-  } catch {
-    // Somebody else uses it by now.
-  }
-}
-
-/** Whether a process listens on a socket that is there, or why that cannot be told. */
-const probe = (socket: string): Effect.Effect<string> =>
-  Effect.async((resume) => {
-    const connection = net.connect(socket)
-    connection.once("connect", () => {
-      connection.destroy()
-      resume(Effect.succeed("alive"))
-    })
-    connection.once("error", (error: NodeJS.ErrnoException) => {
-      const isDead = error.code === "ECONNREFUSED" || error.code === "ENOENT"
-      // A full backlog is somebody's.
-      resume(Effect.succeed(isDead ? "dead" : error.code === "EAGAIN" ? "alive" : error.message))
-    })
-  })
-
-const listen = (
-  socket: string,
-  onConnection: (socket: net.Socket) => void
-): Effect.Effect<net.Server, ControlUnavailable> =>
-  Effect.async((resume) => {
-    const server = net.createServer({ allowHalfOpen: true }, onConnection)
-    const failed = (cause: unknown) => resume(new ControlUnavailable({ socket, why: whyOf(cause) }))
-    server.once("error", failed)
-    server.listen(socket, () => {
-      try {
-        fs.chmodSync(socket, 0o600)
-      } catch (cause) {
-        server.close()
-        return failed(cause)
-      }
-      // Of `accept`, such as too many open files: those that are open go on.
-      server.off("error", failed).on("error", () => undefined)
-      resume(Effect.succeed(server))
-    })
-  })
 
 export const layer: Layer.Layer<ControlServer, never, ClientConfig | RouteCache> = Layer.effect(ControlServer, make)

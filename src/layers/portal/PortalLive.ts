@@ -37,6 +37,7 @@ import {
   TokenRejected
 } from "../../services/Portal.ts"
 import { type RoutingLoopPreventionFailed, SocketFactory } from "../../services/SocketFactory.ts"
+import { seldom } from "../seldom.ts"
 import { driveChannel, type DrivenChannel } from "./driveChannel.ts"
 import { readHostFacts } from "./hostFacts.ts"
 import {
@@ -46,7 +47,6 @@ import {
   type UpgradeRefused,
   type UpgradeRequest
 } from "./openWebSocket.ts"
-import { seldom } from "./seldom.ts"
 
 /** Events that the reader has not taken; then the socket is not read. */
 const MAX_EVENTS = 64

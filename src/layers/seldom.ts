@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 
 const PAUSE_MILLIS = 60_000
 
-/** For one kind of line that the portal can cause as often as it likes: at most one a minute, the first at once. */
+/** For one kind of line that somebody outside can cause as often as he likes: at most one a minute, the first at once. */
 export const seldom = () => {
   let nextAt = Number.NEGATIVE_INFINITY
   let untold = 0

@@ -5,7 +5,7 @@ import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import * as TestClock from "effect/TestClock"
 import { describe } from "vitest"
-import { seldom } from "../../../src/layers/portal/seldom.ts"
+import { seldom } from "../../src/layers/seldom.ts"
 
 describe("seldom", () => {
   it.effect("tells the first at once, then one a minute with the number of those left out", () => {

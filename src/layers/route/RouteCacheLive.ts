@@ -20,28 +20,34 @@ export interface RouteCacheOptions {
 }
 
 const metrics = {
-  hits: Metric.counter("route_cache_hits_total", { description: "Answers from the route cache", incremental: true }),
-  misses: Metric.counter("route_cache_misses_total", { description: "Route lookups begun", incremental: true }),
-  sharedWaits: Metric.counter("route_cache_shared_waits_total", {
+  hits: Metric.counter("firezone_route_cache_hits_total", {
+    description: "Answers from the route cache",
+    incremental: true
+  }),
+  misses: Metric.counter("firezone_route_cache_misses_total", {
+    description: "Route lookups begun",
+    incremental: true
+  }),
+  sharedWaits: Metric.counter("firezone_route_cache_shared_waits_total", {
     description: "Callers that joined a route lookup under way",
     incremental: true
   }),
-  staleDiscarded: Metric.counter("route_cache_stale_discarded_total", {
+  staleDiscarded: Metric.counter("firezone_route_cache_stale_discarded_total", {
     description: "Route lookups that ended after their generation",
     incremental: true
   }),
-  evictions: Metric.counter("route_cache_evictions_total", {
+  evictions: Metric.counter("firezone_route_cache_evictions_total", {
     description: "Routes dropped for want of room",
     incremental: true
   }),
-  invalidations: Metric.counter("route_cache_invalidations_total", {
+  invalidations: Metric.counter("firezone_route_cache_invalidations_total", {
     description: "Invalidations of the route cache, by cause",
     incremental: true
   }),
-  size: Metric.gauge("route_cache_size", { description: "Routes held" }),
-  lookupMicros: Metric.histogram(
-    "route_cache_lookup_microseconds",
-    MetricBoundaries.exponential({ start: 4, factor: 2, count: 16 }),
+  size: Metric.gauge("firezone_route_cache_entries", { description: "Routes held" }),
+  lookupSeconds: Metric.histogram(
+    "firezone_route_cache_lookup_seconds",
+    MetricBoundaries.exponential({ start: 4e-6, factor: 2, count: 16 }),
     "Time of a route lookup"
   )
 }
@@ -143,6 +149,10 @@ const make = (options: RouteCacheOptions) =>
       invalidations.set(cause, (invalidations.get(cause) ?? 0) + 1)
       Metric.tagged(metrics.invalidations, "cause", cause).unsafeUpdate(1, noTags)
     }
+    // Whoever watches them is to see zeros, not nothing.
+    for (const name of Object.keys(counts) as ReadonlyArray<keyof typeof counts>) metrics[name].unsafeValue(noTags)
+    metrics.size.unsafeValue(noTags)
+    metrics.lookupSeconds.unsafeValue(noTags)
     const reportSize = (): void => metrics.size.unsafeUpdate(current.current.routes, noTags)
 
     // In a turn of its own: the caller of `peek` has not queued its datagram yet, and one that asks again each time it
@@ -182,7 +192,7 @@ const make = (options: RouteCacheOptions) =>
     const settle = (slot: Slot, exit: Exit.Exit<Route, RouteError>, began: number): void => {
       const now = nowMicros()
       underWay -= 1
-      metrics.lookupMicros.unsafeUpdate(now - began, noTags)
+      metrics.lookupSeconds.unsafeUpdate((now - began) / 1e6, noTags)
       if (slot.abandoned) return count("staleDiscarded")
       slot.endedAt = now / 1000
       if (Exit.isSuccess(exit)) {

@@ -385,7 +385,7 @@ describe("bookkeeping", () => {
       yield* provideCache(
         Effect.gen(function*() {
           const cache = yield* RouteCache
-          const names = ["route_cache_hits_total", "route_cache_misses_total"]
+          const names = ["firezone_route_cache_hits_total", "firezone_route_cache_misses_total"]
           const before = yield* Effect.forEach(names, (name) => value(name))
           cache.peek(there)
           cache.peek(there)
@@ -393,7 +393,7 @@ describe("bookkeeping", () => {
           yield* cache.invalidateAll("metrics-test")
           const after = yield* Effect.forEach(names, (name) => value(name))
           assert.deepStrictEqual(after.map((count, i) => count - (before[i] ?? 0)), [2, 1])
-          assert.strictEqual(yield* value("route_cache_invalidations_total", "metrics-test"), 1)
+          assert.strictEqual(yield* value("firezone_route_cache_invalidations_total", "metrics-test"), 1)
         }),
         resolver.layer
       )

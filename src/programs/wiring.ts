@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import type * as Redacted from "effect/Redacted"
+import * as SystemBusLive from "../layers/bus/SystemBusLive.ts"
 import * as DeviceIdentityHost from "../layers/config/DeviceIdentityHost.ts"
 import * as TokenStoreFile from "../layers/config/TokenStoreFile.ts"
 import * as ControlClientSocket from "../layers/control/ControlClientSocket.ts"
@@ -48,7 +49,7 @@ export const routes = (settings: Pick<ClientSettings, "tunName">) =>
   RouteCacheInvalidation.layer.pipe(
     Layer.provideMerge(NetworkChangesHost.layerWith({ tunnelName: settings.tunName })),
     Layer.provideMerge(lookups(settings)),
-    Layer.provideMerge(ReadinessPollerKoffi.layer)
+    Layer.provideMerge(Layer.merge(ReadinessPollerKoffi.layer, SystemBusLive.layer))
   )
 
 type SocketSettings = Pick<ClientSettings, "offloads" | "tunName" | "udpReceiveBuffer" | "udpSendBuffer">

@@ -14,7 +14,7 @@ export interface Message {
 }
 
 /** Splits a signature into complete types. */
-const types = (signature: string): ReadonlyArray<string> => {
+export const types = (signature: string): ReadonlyArray<string> => {
   const found: Array<string> = []
   let rest = signature
   while (rest !== "") {

@@ -5,8 +5,9 @@ import { UnsupportedPlatform } from "../../model/UnsupportedPlatform.ts"
 import type { NetworkChanges } from "../../services/NetworkChanges.ts"
 import type { ReadinessPoller } from "../../services/ReadinessPoller.ts"
 import type { RouteResolver } from "../../services/RouteResolver.ts"
+import type { SystemBus } from "../../services/SystemBus.ts"
 
-type HostLayer = Layer.Layer<NetworkChanges, UnsupportedPlatform, ReadinessPoller | RouteResolver>
+type HostLayer = Layer.Layer<NetworkChanges, UnsupportedPlatform, ReadinessPoller | RouteResolver | SystemBus>
 
 export interface NetworkChangesOptions {
   /** The interface that `--tun-name` chose: what happens to it is our own doing. */

@@ -8,11 +8,11 @@ import { dumpAddresses, dumpLinks } from "../../ffi/linux/rtnetlinkEncode.ts"
 import { AF_UNSPEC, RTMGRP, RTNLGRP_IPV6_RULE } from "../../ffi/linux/rtnetlinkLayout.ts"
 import { SyscallError } from "../../ffi/SyscallError.ts"
 import { TUNNEL_NAME_LINUX } from "../../model/policyRouting.ts"
-import { SYSTEM_BUS_ADDRESS } from "../../protocol/dbus/busAddress.ts"
 import type { NetworkChange } from "../../services/NetworkChanges.ts"
 import { NetworkChanges, NetworkMonitorFailed } from "../../services/NetworkChanges.ts"
 import { ReadinessPoller } from "../../services/ReadinessPoller.ts"
 import { RouteResolver } from "../../services/RouteResolver.ts"
+import { SystemBus } from "../../services/SystemBus.ts"
 import { ChangeFilter } from "./ChangeFilter.ts"
 import { primaryConnections } from "./primaryConnections.ts"
 import { egressSnapshot, roamsOf } from "./roams.ts"
@@ -23,8 +23,6 @@ export interface NetworkChangesLinuxOptions {
   readonly tunnelName: string
   /** Bytes for notifications not read yet; what does not fit is an overrun. 1 MiB if not given. */
   readonly receiveBuffer?: number
-  /** The address of the bus where NetworkManager is; the system bus if not given. */
-  readonly bus?: string
 }
 
 const GROUPS = RTMGRP.LINK | RTMGRP.IPV4_IFADDR | RTMGRP.IPV4_ROUTE | RTMGRP.IPV4_RULE
@@ -38,6 +36,7 @@ const make = (options: NetworkChangesLinuxOptions) =>
   Effect.gen(function*() {
     const poller = yield* ReadinessPoller
     const resolver = yield* RouteResolver
+    const bus = yield* SystemBus
 
     /** Synchronous, so nothing is read in between: what the kernel tells meanwhile waits in the other socket. */
     const readState = (filter: ChangeFilter): Either.Either<void, SyscallError> =>
@@ -110,8 +109,7 @@ const make = (options: NetworkChangesLinuxOptions) =>
       ),
       () => undefined
     )
-    const hints = primaryConnections(options.bus ?? process.env["DBUS_SYSTEM_BUS_ADDRESS"] ?? SYSTEM_BUS_ADDRESS)
-    const roams = roamsOf({ changes, sleeps, hints, snapshot: egressSnapshot(resolver) })
+    const roams = roamsOf({ changes, sleeps, hints: primaryConnections(bus), snapshot: egressSnapshot(resolver) })
 
     return NetworkChanges.of({ changes, roams, tunnelLosses })
   })
@@ -122,6 +120,7 @@ const make = (options: NetworkChangesLinuxOptions) =>
  */
 export const layerWith = (
   options: NetworkChangesLinuxOptions
-): Layer.Layer<NetworkChanges, never, ReadinessPoller | RouteResolver> => Layer.effect(NetworkChanges, make(options))
+): Layer.Layer<NetworkChanges, never, ReadinessPoller | RouteResolver | SystemBus> =>
+  Layer.effect(NetworkChanges, make(options))
 
 export const layer = layerWith({ tunnelName: TUNNEL_NAME_LINUX })

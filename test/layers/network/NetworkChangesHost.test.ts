@@ -5,11 +5,12 @@ import * as NetworkChangesHost from "../../../src/layers/network/NetworkChangesH
 import { NetworkChanges } from "../../../src/services/NetworkChanges.ts"
 import { ReadinessPoller } from "../../../src/services/ReadinessPoller.ts"
 import { makeRouteResolverDouble } from "../../support/RouteResolverDouble.ts"
+import { noBus } from "../../support/SystemBusDouble.ts"
 
 const build = (platform: NodeJS.Platform) =>
   NetworkChanges.pipe(
     Effect.provide(NetworkChangesHost.layerFor(platform, { tunnelName: "tun-x" })),
-    Effect.provide(Layer.merge(Layer.mock(ReadinessPoller, {}), makeRouteResolverDouble().layer))
+    Effect.provide(Layer.mergeAll(Layer.mock(ReadinessPoller, {}), makeRouteResolverDouble().layer, noBus))
   )
 
 it.effect("follows changes on Linux, and says so where it cannot", () =>

@@ -16,12 +16,13 @@ import { ReadinessPoller } from "../../../src/services/ReadinessPoller.ts"
 import { addAddress6, addLink, ipFirst, ipJson, linkExists } from "../../support/links.ts"
 import { enterPrivateNetworkNamespace, ip } from "../../support/netns.ts"
 import { describeWith } from "../../support/requires.ts"
+import { noBus } from "../../support/SystemBusDouble.ts"
 import { waitFor } from "../../support/waitFor.ts"
 
 const TUN = "tun-test"
 const layerOver = (poller: Layer.Layer<ReadinessPoller>, receiveBuffer?: number) =>
   NetworkChangesLinux.layerWith({ tunnelName: TUN, ...(receiveBuffer === undefined ? {} : { receiveBuffer }) }).pipe(
-    Layer.provide(RouteResolverLinux.layerWith({ tunnelName: TUN, mark: SOCKET_MARK })),
+    Layer.provide(Layer.merge(RouteResolverLinux.layerWith({ tunnelName: TUN, mark: SOCKET_MARK }), noBus)),
     Layer.provide(poller)
   )
 const layer = layerOver(ReadinessPollerKoffi.layer)

@@ -17,12 +17,13 @@ import { TunDevice } from "../../../src/services/TunDevice.ts"
 import { addAddress6, addLink, ipFirst, linkExists } from "../../support/links.ts"
 import { enterPrivateNetworkNamespace, ip } from "../../support/netns.ts"
 import { describeWith } from "../../support/requires.ts"
+import { noBus } from "../../support/SystemBusDouble.ts"
 
 const layer = Layer.mergeAll(RouteCacheInvalidation.layer, TunDeviceHost.layer).pipe(
   Layer.provideMerge(RouteCacheLive.layer),
   Layer.provide(TunInterfaceHost.layer),
   Layer.provide(NetworkChangesHost.layer),
-  Layer.provide(RouteResolverLinux.layer),
+  Layer.provide(Layer.merge(RouteResolverLinux.layer, noBus)),
   Layer.provide(ReadinessPollerKoffi.layer)
 )
 

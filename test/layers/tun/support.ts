@@ -13,13 +13,14 @@ import type { ReadinessPoller } from "../../../src/services/ReadinessPoller.ts"
 import { TunDevice, type TunInterfaceConfig } from "../../../src/services/TunDevice.ts"
 import { TunInterface } from "../../../src/services/TunInterface.ts"
 import { ipJson } from "../../support/links.ts"
+import { noBus } from "../../support/SystemBusDouble.ts"
 
 export const TUN = "tun-test"
 
 const interfaceOver = (poller: Layer.Layer<ReadinessPoller>) =>
   TunInterfaceLinux.layer.pipe(
     Layer.provide(NetworkChangesLinux.layerWith({ tunnelName: TUN })),
-    Layer.provide(RouteResolverLinux.layerWith({ tunnelName: TUN, mark: SOCKET_MARK })),
+    Layer.provide(Layer.merge(RouteResolverLinux.layerWith({ tunnelName: TUN, mark: SOCKET_MARK }), noBus)),
     Layer.provideMerge(poller)
   )
 export const deviceOver = (poller: Layer.Layer<ReadinessPoller>) =>
@@ -30,7 +31,7 @@ export const deviceLayer = deviceOver(ReadinessPollerKoffi.layer)
 /** A device whose interface the test sets up itself. */
 export const bareDeviceLayer = TunDeviceLinux.layer.pipe(
   Layer.provide(Layer.succeed(TunInterface, {
-    manage: () => Effect.succeed({ interfaceIndex: 0, configure: () => Effect.dieMessage("not managed") })
+    manage: () => Effect.succeed({ interfaceIndex: 0, instance: 0, configure: () => Effect.dieMessage("not managed") })
   })),
   Layer.provide(ReadinessPollerKoffi.layer)
 )

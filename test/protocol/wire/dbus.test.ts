@@ -1,21 +1,24 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
 import {
+  type BusValue,
   encodeCall,
   FIXED_HEADER_LENGTH,
   messageLength,
   MessageType,
   parseMessage,
-  parsePropertiesChanged
+  parsePropertiesChanged,
+  readBody
 } from "../../../src/protocol/wire/dbus.ts"
-import { encodeMessage, PRIMARY, propertiesChanged, type Value } from "../../support/dbusMessages.ts"
+import { encodeMessage, PRIMARY, propertiesChanged, types, type Value } from "../../support/dbusMessages.ts"
 
 /** A complete type and a value of it. */
 type Typed = readonly [type: string, value: Value]
 
 const text = fc.string({ unit: "grapheme", maxLength: 12 })
 const basic: fc.Arbitrary<Typed> = fc.oneof(
-  fc.tuple(fc.constantFrom("y", "n", "q", "b", "i", "u", "h"), fc.nat(200)),
+  fc.tuple(fc.constantFrom("y", "n", "q", "i", "u", "h"), fc.nat(200)),
+  fc.tuple(fc.constant("b"), fc.nat(1)),
   fc.tuple(fc.constantFrom("x", "t", "d"), fc.bigInt({ min: 0n, max: (1n << 64n) - 1n })),
   fc.tuple(fc.constantFrom("s", "o"), text),
   fc.tuple(fc.constant("g"), fc.constantFrom("", "s", "a{sv}"))
@@ -156,25 +159,128 @@ describe("D-Bus messages", () => {
     assert.isUndefined(messageLength(version))
   })
 
-  it("that call are written as another encoder writes them", () => {
-    const call = {
-      destination: "org.freedesktop.DBus",
-      path: "/org/freedesktop/DBus",
-      interface: "a.b",
-      member: "Call"
-    }
-    const fields = [[1, "o", call.path], [2, "s", "a.b"], [3, "s", "Call"], [6, "s", call.destination]] as const
+  it("have bodies of values that another encoder wrote, and none with a byte less or more", () => {
     fc.assert(
-      fc.property(fc.array(text, { maxLength: 3 }), fc.integer({ min: 1, max: 0xffff_ffff }), (strings, serial) => {
+      fc.property(fc.array(typed, { maxLength: 4 }), fc.boolean(), (members, isBigEndian) => {
+        const signature = members.map(([type]) => type).join("")
+        fc.pre(signature.length < 256)
+        const body = members.map(([, value]) => value)
+        const bytes = encodeMessage({ fields: [], signature, body, isBigEndian })
+        const message = parseMessage(bytes)
+        const values = message && readBody(message)
+        assert.deepStrictEqual(values, members.map(([type, value]) => asRead(type, value)))
+        for (const change of [1, -1]) {
+          const length = new DataView(bytes.buffer).getUint32(4, !isBigEndian) + change
+          if (length < 0) continue
+          const other = new Uint8Array(bytes.length + change)
+          other.set(bytes.subarray(0, other.length))
+          new DataView(other.buffer).setUint32(4, length, !isBigEndian)
+          const cut = parseMessage(other)
+          assert.isUndefined(cut && readBody(cut))
+        }
+      })
+    )
+  })
+
+  it("have bodies that are read or not, whatever their bytes and types", () => {
+    const type = fc.string({ unit: fc.constantFrom(..."ynqbiuhxtdsogva(){}"), maxLength: 20 })
+    fc.assert(
+      fc.property(type, fc.uint8Array({ maxLength: 64 }), (signature, junk) => {
+        const bytes = encodeMessage({ fields: [[8, "g", signature]] })
+        const whole = Uint8Array.from([...bytes, ...junk])
+        new DataView(whole.buffer).setUint32(4, junk.length, true)
+        const message = parseMessage(whole)
+        assert.isDefined(message)
+        const values = message && readBody(message)
+        assert.isTrue(values === undefined || signature !== "" || junk.length === 0)
+      })
+    )
+  })
+
+  it("have no structs without members, which an array could hold without end", () => {
+    const bytes = encodeMessage({ fields: [[8, "g", "a()"]] })
+    const whole = Uint8Array.from([...bytes, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    new DataView(whole.buffer).setUint32(4, 16, true)
+    const message = parseMessage(whole)
+    assert.isDefined(message)
+    assert.isUndefined(message && readBody(message))
+  })
+
+  const call = {
+    destination: "org.freedesktop.DBus",
+    path: "/org/freedesktop/DBus",
+    interface: "a.b",
+    member: "Call"
+  }
+  const fields = [[1, "o", call.path], [2, "s", "a.b"], [3, "s", "Call"], [6, "s", call.destination]] as const
+
+  it("that call are written as another encoder writes them", () => {
+    const server = fc.tuple(fc.constantFrom(2, 10), fc.uint8Array({ maxLength: 16 }))
+    const domain = fc.tuple(text, fc.boolean())
+    const body = fc.tuple(
+      fc.integer({ min: -1, max: 0x7fff_ffff }),
+      fc.array(server, { maxLength: 3 }),
+      fc.array(domain, { maxLength: 3 }),
+      fc.boolean(),
+      text,
+      fc.nat(0xffff_ffff)
+    )
+    const signature = "ia(iay)a(sb)bsu"
+    fc.assert(
+      fc.property(body, fc.integer({ min: 1, max: 0xffff_ffff }), fc.boolean(), (values, serial, mayStart) => {
+        const [index, servers, domains, flag, word, count] = values
         const expected = encodeMessage({
           type: 1,
           serial,
           fields,
-          ...(strings.length === 0 ? {} : { signature: "s".repeat(strings.length), body: strings })
+          signature,
+          body: [
+            index,
+            servers.map(([family, bytes]) => [family, [...bytes]]),
+            domains.map(([name, isRoute]) => [name, Number(isRoute)]),
+            Number(flag),
+            word,
+            count
+          ]
         })
-        expected[2] = 0 // flags: a reply is expected
-        assert.deepStrictEqual(encodeCall({ ...call, serial, strings }), expected)
+        expected[2] = mayStart ? 0 : 2 // a reply is expected; whether the bus may start a program for it
+        assert.deepStrictEqual(encodeCall(serial, { ...call, signature, body: values, mayStart }), expected)
       })
     )
+    const bare = encodeMessage({ type: 1, serial: 7, fields })
+    bare[2] = 2
+    assert.deepStrictEqual(encodeCall(7, call), bare)
+  })
+
+  it("that call with values of other types are a mistake of ours", () => {
+    for (
+      const [signature, body] of [
+        ["s", []],
+        ["s", ["a", "b"]],
+        ["s", [1]],
+        ["i", ["1"]],
+        ["b", [1]],
+        ["ay", ["x"]],
+        ["a(sb)", [[["x", true, 1]]]],
+        ["(", ["x"]],
+        ["v", [{ signature: "s", value: "x" }]]
+      ] satisfies ReadonlyArray<readonly [string, ReadonlyArray<BusValue>]>
+    ) assert.throws(() => encodeCall(1, { ...call, signature, body }), TypeError, undefined, signature)
   })
 })
+
+/** What our reader makes of what the other encoder was given. */
+const asRead = (type: string, value: Value): BusValue => {
+  const [code = ""] = type
+  if (code === "b") return value === 1
+  if (code === "x") return BigInt.asIntN(64, value as bigint)
+  if (code === "d") return new Float64Array(BigUint64Array.of(value as bigint).buffer)[0] as number
+  if (code === "v") {
+    const [signature, inner] = value as [string, Value]
+    return { signature, value: asRead(signature, inner) }
+  }
+  if (type === "ay") return Uint8Array.from(value as ReadonlyArray<number>)
+  if (code === "a") return (value as ReadonlyArray<Value>).map((element) => asRead(type.slice(1), element))
+  if (code !== "(" && code !== "{") return value as BusValue
+  return types(type.slice(1, -1)).map((member, i) => asRead(member, (value as ReadonlyArray<Value>)[i] as Value))
+}

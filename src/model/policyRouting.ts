@@ -7,17 +7,38 @@ export const SOCKET_MARK = 0xfd002021
 export const TUNNEL_NAME_LINUX = "tun-firezone"
 export const TUNNEL_NAME_WINDOWS = "Firezone"
 
-/** The three tables in the order in which the rules ask them. */
-export const TABLES = {
-  /** Resources. */
-  user: { table: 0x2021fd00, priority: 100 },
-  /** Copies of the routes of the local networks, so that they beat the internet resource. */
-  linkScope: { table: 0x2021fd01, priority: 200 },
-  /** The default routes of the internet resource. */
-  internet: { table: 0x2021fd02, priority: 300 }
-} as const
+/** Clients that can run side by side in one network namespace; each has tables and rules of its own. */
+export const MAX_INSTANCES = 4
 
-const ours: ReadonlySet<number> = new Set(Object.values(TABLES).map(({ table }) => table))
+export interface PolicyTable {
+  readonly table: number
+  readonly priority: number
+}
+
+/**
+ * The three tables in the order in which the rules ask them. The first client, number 0, has what host spec section 1
+ * says. Later ones are asked before it: what they have routed to themselves are parts of its networks
+ * (`protocol/tunnel/clientRanges.ts`).
+ */
+export const tablesOf = (instance: number) =>
+  ({
+    /** Resources. */
+    user: { table: 0x2021fd00 + 4 * instance, priority: 100 - instance },
+    /** Copies of the routes of the local networks, so that they beat the internet resource. */
+    linkScope: { table: 0x2021fd01 + 4 * instance, priority: 200 - instance },
+    /** The default routes of the internet resource. */
+    internet: { table: 0x2021fd02 + 4 * instance, priority: 300 - instance }
+  }) as const satisfies { readonly [name: string]: PolicyTable }
+
+export type PolicyTables = ReturnType<typeof tablesOf>
+
+export const TABLES = tablesOf(0)
+
+const ours: ReadonlySet<number> = new Set(
+  Array.from({ length: MAX_INSTANCES }, (_, instance) => Object.values(tablesOf(instance))).flat()
+    .map(({ table }) => table)
+)
+/** Whichever client of this machine it belongs to. */
 export const isOurTable = (table: number): boolean => ours.has(table)
 
 /** What every packet on the tunnel must fit in (`MAX_IP_SIZE`). */

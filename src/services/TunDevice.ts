@@ -54,6 +54,8 @@ export interface TunStats {
 export interface Tun {
   readonly name: string
   readonly interfaceIndex: number
+  /** Which one of the clients on this machine has it, from 0: later ones use other parts of the shared ranges. */
+  readonly instance: number
   /** Starts reading. Packets that arrive before are left in the device's queue. */
   readonly start: (handlers: TunHandlers) => Effect.Effect<void, TunFailed, Scope.Scope>
   /** Queues one valid IP packet for `flush`; the bytes must stay until then. Trains of one flow may be merged. */

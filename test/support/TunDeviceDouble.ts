@@ -53,6 +53,7 @@ export const makeTunDeviceDouble = (): TunDeviceDouble => {
       return {
         name: options.name,
         interfaceIndex: 7,
+        instance: 0,
         start: (starting: TunHandlers) => Effect.sync(() => void (handlers = starting)),
         // Copied in `flush` only, as the real one does: a caller that overwrites its buffer too early is found out.
         write: (buffer: Uint8Array, offset: number, length: number) =>

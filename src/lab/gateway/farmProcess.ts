@@ -35,6 +35,7 @@ const echoingDevice: Layer.Layer<TunDevice> = Layer.sync(TunDevice, () =>
         return {
           name,
           interfaceIndex: 0,
+          instance: 0,
           start: (starting) =>
             Effect.sync(() => {
               handlers = starting

@@ -7,7 +7,7 @@ import * as encode from "../../ffi/linux/rtnetlinkEncode.ts"
 import { AF_INET, AF_INET6, AF_UNSPEC, IFF } from "../../ffi/linux/rtnetlinkLayout.ts"
 import type { AddressFamily } from "../../ffi/linux/rtnetlinkLayout.ts"
 import type { SyscallError } from "../../ffi/SyscallError.ts"
-import { isOurTable, SOCKET_MARK, TABLES } from "../../model/policyRouting.ts"
+import { type PolicyTables, SOCKET_MARK } from "../../model/policyRouting.ts"
 
 /** Of a TUN device: somebody has it open. */
 const RUNNING_TUNNEL = IFF.POINTOPOINT | IFF.RUNNING
@@ -58,11 +58,11 @@ export class InterfaceRequests {
   }
 
   /**
-   * The tunnel interface, not `index`, of a client that is running: that of one which has died is gone with its routes,
-   * or, if it was made to persist, not running.
+   * The tunnel interface, not `index`, of a client that is running and has routes in the table: that of one which has
+   * died is gone with its routes, or, if it was made to persist, not running.
    */
-  otherTunnel(index: number): Step<string | undefined> {
-    const routes = this.routes(TABLES.user.table)
+  otherTunnel(index: number, table: number): Step<string | undefined> {
+    const routes = this.routes(table)
     if (Either.isLeft(routes)) return Either.left(routes.left)
     for (const other of new Set(routes.right.map(({ outputInterface }) => outputInterface))) {
       if (other === undefined || other === index) continue
@@ -78,12 +78,13 @@ export class InterfaceRequests {
     return accepting(this.change(encode.deleteRoute(route), "delete route"), ERRNO.ENOENT, ERRNO.ESRCH)
   }
 
-  /** Empties our three tables. */
-  flush(): Step {
-    for (const { table } of Object.values(TABLES)) {
+  /** Empties the tables, but for the routes through one interface. */
+  flush(tables: PolicyTables, keep?: number): Step {
+    for (const { table } of Object.values(tables)) {
       const routes = this.routes(table)
       if (Either.isLeft(routes)) return Either.left(routes.left)
       for (const route of routes.right) {
+        if (keep !== undefined && route.outputInterface === keep) continue
         const deleted = this.deleteRoute(route)
         if (Either.isLeft(deleted)) return deleted
       }
@@ -91,18 +92,19 @@ export class InterfaceRequests {
     return Either.right(undefined)
   }
 
-  /** The rules that ask our tables, of this run or of a killed one; `undefined` from a kernel that has no rules. */
-  rules(family: AddressFamily): Step<ReadonlyArray<RuleMessage> | undefined> {
+  /** The rules that ask the tables, of this run or of a killed one; `undefined` from a kernel that has no rules. */
+  rules(family: AddressFamily, tables: PolicyTables): Step<ReadonlyArray<RuleMessage> | undefined> {
+    const numbers = new Set<number>(Object.values(tables).map(({ table }) => table))
     const rules = this.#netlink.dump(encode.dumpRules(family), "list rules", (body) => {
       const rule = decodeRule(body)
-      return rule?.family === family && isOurTable(rule.table) && rule.mark === SOCKET_MARK ? rule : undefined
+      return rule?.family === family && numbers.has(rule.table) && rule.mark === SOCKET_MARK ? rule : undefined
     })
     return Either.isLeft(rules) && withoutFamily.includes(rules.left.code) ? Either.right(undefined) : rules
   }
 
-  deleteRules(): Step {
+  deleteRules(tables: PolicyTables): Step {
     for (const family of FAMILIES) {
-      const rules = this.rules(family)
+      const rules = this.rules(family, tables)
       if (Either.isLeft(rules)) return Either.left(rules.left)
       for (const rule of rules.right ?? []) {
         const deleted = accepting(this.change(encode.deleteRule(rule), "delete rule"), ERRNO.ENOENT)

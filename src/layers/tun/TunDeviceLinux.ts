@@ -207,6 +207,7 @@ const make = Effect.gen(function*() {
     return {
       name,
       interfaceIndex: managed.interfaceIndex,
+      instance: managed.instance,
       start,
       write: (bytes, offset, length) => writer.write(bytes, offset, length),
       flush: () => writer.flush(),

@@ -7,12 +7,13 @@ import * as encode from "../../ffi/linux/rtnetlinkEncode.ts"
 import { AF_INET, AF_INET6 } from "../../ffi/linux/rtnetlinkLayout.ts"
 import type { AddressFamily } from "../../ffi/linux/rtnetlinkLayout.ts"
 import type { SyscallError } from "../../ffi/SyscallError.ts"
-import { SOCKET_MARK, TABLES, TUNNEL_MTU } from "../../model/policyRouting.ts"
+import { type PolicyTables, SOCKET_MARK, TUNNEL_MTU } from "../../model/policyRouting.ts"
 import { ipToBytes } from "../../protocol/wire/address.ts"
 import { NetworkChanges } from "../../services/NetworkChanges.ts"
 import type { TunInterfaceConfig } from "../../services/TunDevice.ts"
 import { TunFailed } from "../../services/TunDevice.ts"
 import { TunInterface } from "../../services/TunInterface.ts"
+import { type Claim, claimTables } from "./claimTables.ts"
 import { accepting, InterfaceRequests, type Step } from "./InterfaceRequests.ts"
 import { keepLinkScopeCopy } from "./linkScopeCopy.ts"
 import {
@@ -74,8 +75,8 @@ const setAddresses = (requests: InterfaceRequests, index: number, config: TunInt
     return { ipv4, ipv6 }
   })
 
-const addRules = (requests: InterfaceRequests, family: AddressFamily) =>
-  Effect.forEach(Object.values(TABLES), ({ priority, table }) => {
+const addRules = (requests: InterfaceRequests, family: AddressFamily, tables: PolicyTables) =>
+  Effect.forEach(Object.values(tables), ({ priority, table }) => {
     const rule = { family, mark: SOCKET_MARK, table, priority }
     const added = accepting(requests.change(encode.addInvertedMarkRule(rule), "add rule"), ERRNO.EEXIST)
     // Some kernels have no policy routing: then nothing but the sockets' choice of source prevents loops.
@@ -86,10 +87,10 @@ const addRules = (requests: InterfaceRequests, family: AddressFamily) =>
   }, { discard: true })
 
 /** Adds and deletes what is different from the kernel's tables, which lose routes without us. */
-const setRoutes = (requests: InterfaceRequests, wanted: ReadonlyArray<WantedRoute>) =>
+const setRoutes = (requests: InterfaceRequests, wanted: ReadonlyArray<WantedRoute>, tables: PolicyTables) =>
   Effect.gen(function*() {
     const missing = new Map(wanted.map((route) => [route.key, route]))
-    for (const { table } of [TABLES.user, TABLES.internet]) {
+    for (const { table } of [tables.user, tables.internet]) {
       for (const route of yield* orFail("list routes")(requests.routes(table))) {
         const key = routeKey(route)
         if (missing.get(key)?.index === route.outputInterface) missing.delete(key)
@@ -102,6 +103,28 @@ const setRoutes = (requests: InterfaceRequests, wanted: ReadonlyArray<WantedRout
     }
   })
 
+const claimed = (requests: InterfaceRequests, index: number): Effect.Effect<Claim, TunFailed> => {
+  const step = "take routing tables"
+  const claim = claimTables(requests, index)
+  if (Either.isRight(claim)) {
+    const { instance } = claim.right
+    return Effect.succeed(claim.right).pipe(
+      Effect.tap(() =>
+        instance === 0 ? Effect.void : Effect.logInfo("another client runs on this machine, this one comes next to it")
+          .pipe(Effect.annotateLogs("instance", instance))
+      )
+    )
+  }
+  const why = claim.left
+  return new TunFailed({
+    step,
+    ...("code" in why ? { cause: why } : {
+      cause: new Error(`as many clients as there can be are running, with the interfaces ${why.join(", ")}`),
+      hint: "stop one of them first"
+    })
+  })
+}
+
 const make = Effect.gen(function*() {
   const { changes, tunnelLosses } = yield* NetworkChanges
 
@@ -113,25 +136,19 @@ const make = Effect.gen(function*() {
     const requests = new InterfaceRequests(netlink)
     const { index } = yield* orFail("find interface")(requests.link(interfaceName))
 
-    const other = yield* orFail("list routes")(requests.otherTunnel(index))
-    if (other !== undefined) {
-      return yield* new TunFailed({
-        step: "take the routing tables",
-        cause: new Error(`the interface ${other} of another client that is running uses them`),
-        hint: "stop that client first"
-      })
-    }
-    yield* orFail("empty our routing tables")(requests.flush())
-    yield* orFail("remove old policy rules")(requests.deleteRules())
+    // Refused by kernels that have no such mode; they only make one address more.
+    requests.change(encode.setAddressGenerationNone(index), "set address generation")
+    yield* orFail("bring the interface up")(requests.change(encode.setUp(index), "set up"))
+    const { instance, tables } = yield* claimed(requests, index)
     yield* Effect.addFinalizer(() =>
-      Effect.suspend(() => orWarn("removing our policy rules")(requests.deleteRules())).pipe(
-        Effect.zipRight(Effect.suspend(() => orWarn("emptying our routing tables")(requests.flush())))
+      Effect.suspend(() => orWarn("removing our policy rules")(requests.deleteRules(tables))).pipe(
+        Effect.zipRight(Effect.suspend(() => orWarn("emptying our routing tables")(requests.flush(tables))))
       )
     )
     yield* orWarn("setting the queue length")(
       requests.change(encode.setTxQueueLength(index, TX_QUEUE_PACKETS), "set txqueuelen")
     )
-    yield* keepLinkScopeCopy(netlink, changes, index)
+    yield* keepLinkScopeCopy(netlink, changes, index, tables.linkScope.table)
 
     let configured: { readonly config: TunInterfaceConfig; readonly works: WorkingFamilies } | undefined
     const serially = (yield* Effect.makeSemaphore(1)).withPermits(1)
@@ -141,22 +158,24 @@ const make = Effect.gen(function*() {
       requests.change(encode.setAddressGenerationNone(link.index), "set address generation")
       const works = yield* setAddresses(requests, link.index, config)
       yield* orFail("bring the interface up")(requests.change(encode.setUp(link.index), "set up"))
-      if (works.ipv4) yield* addRules(requests, AF_INET)
-      if (works.ipv6) yield* addRules(requests, AF_INET6)
-      yield* setRoutes(requests, wantedRoutes(config, works, link.index))
+      if (works.ipv4) yield* addRules(requests, AF_INET, tables)
+      if (works.ipv6) yield* addRules(requests, AF_INET6, tables)
+      yield* setRoutes(requests, wantedRoutes(config, works, link.index, tables), tables)
       configured = { config, works }
       return works
     })
     const repair = Effect.gen(function*() {
       if (configured === undefined) return []
       const { config, works } = configured
-      const missing = yield* orFail("look at the interface")(missingParts(requests, interfaceName, config, works))
+      const missing = yield* orFail("look at the interface")(
+        missingParts(requests, interfaceName, config, works, tables)
+      )
       if (missing.length > 0) yield* configure(config)
       return missing
     })
     yield* repairAfter(tunnelLosses, serially(repair))
 
-    return { interfaceIndex: index, configure: (config: TunInterfaceConfig) => serially(configure(config)) }
+    return { interfaceIndex: index, instance, configure: (config: TunInterfaceConfig) => serially(configure(config)) }
   })
 
   return TunInterface.of({ manage })

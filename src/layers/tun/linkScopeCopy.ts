@@ -17,7 +17,6 @@ import {
   RTPROT
 } from "../../ffi/linux/rtnetlinkLayout.ts"
 import { SyscallError } from "../../ffi/SyscallError.ts"
-import { TABLES } from "../../model/policyRouting.ts"
 import { type NetworkChange, type NetworkMonitorFailed, resubscribe } from "../../services/NetworkChanges.ts"
 
 interface Dumped {
@@ -73,7 +72,8 @@ const read = (
  */
 export const syncLinkScope = (
   netlink: NetlinkRequests,
-  tunnelIndex: number
+  tunnelIndex: number,
+  table: number
 ): Either.Either<ReadonlyArray<SyscallError>, SyscallError> => {
   const links = netlink.dump(dumpLinks(), "list links", decodeLink)
   if (Either.isLeft(links)) return Either.left(links.left)
@@ -86,7 +86,7 @@ export const syncLinkScope = (
       && up.has(route.outputInterface)
   )
   if (Either.isLeft(wanted)) return Either.left(wanted.left)
-  const present = read(netlink, TABLES.linkScope.table, () => true)
+  const present = read(netlink, table, () => true)
   if (Either.isLeft(present)) return Either.left(present.left)
 
   const wantedKeys = new Set(wanted.right.map(({ key }) => key))
@@ -101,7 +101,7 @@ export const syncLinkScope = (
   }
   for (const { body, key } of wanted.right) {
     if (!presentKeys.has(key)) {
-      apply(copyRoute(body, TABLES.linkScope.table), "copy local network", [ERRNO.EEXIST, ERRNO.EOPNOTSUPP])
+      apply(copyRoute(body, table), "copy local network", [ERRNO.EEXIST, ERRNO.EOPNOTSUPP])
     }
   }
   return Either.right(failures)
@@ -116,11 +116,12 @@ const SETTLE = "500 millis"
 export const keepLinkScopeCopy = (
   netlink: NetlinkRequests,
   changes: Stream.Stream<NetworkChange, NetworkMonitorFailed>,
-  tunnelIndex: number
+  tunnelIndex: number,
+  table: number
 ): Effect.Effect<void, never, Scope.Scope> =>
   changes.pipe(
     Stream.buffer({ capacity: 1, strategy: "sliding" }),
-    Stream.mapEffect(() => Effect.delay(Effect.suspend(() => syncLinkScope(netlink, tunnelIndex)), SETTLE)),
+    Stream.mapEffect(() => Effect.delay(Effect.suspend(() => syncLinkScope(netlink, tunnelIndex, table)), SETTLE)),
     Stream.runForEach((failures) =>
       Effect.forEach(failures, (error) =>
         Effect.logWarning("a local network could not be kept reachable").pipe(

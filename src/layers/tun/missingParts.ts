@@ -3,7 +3,7 @@ import * as Either from "effect/Either"
 import type { RouteMessage } from "../../ffi/linux/rtnetlinkDecode.ts"
 import type { DeviceRoute } from "../../ffi/linux/rtnetlinkEncode.ts"
 import { AF_INET, AF_INET6, IFF } from "../../ffi/linux/rtnetlinkLayout.ts"
-import { TABLES } from "../../model/policyRouting.ts"
+import type { PolicyTables } from "../../model/policyRouting.ts"
 import type { IpNetwork } from "../../model/Route.ts"
 import { ipToBytes } from "../../protocol/wire/address.ts"
 import type { TunInterfaceConfig } from "../../services/TunDevice.ts"
@@ -25,18 +25,19 @@ export const isSameAddress = (left: Uint8Array, right: Uint8Array): boolean =>
 export const routeKey = ({ destination, family, prefixLength, table }: RouteMessage): string =>
   `${table} ${destination ?? new Uint8Array(family === AF_INET ? 4 : 16)}/${prefixLength}`
 
-const wantedRoute = (network: IpNetwork, index: number): WantedRoute => {
+export const wantedRoute = (network: IpNetwork, index: number, tables: PolicyTables): WantedRoute => {
   const destination = ipToBytes(network.address)
-  const { table } = network.bits === 0 ? TABLES.internet : TABLES.user
+  const { table } = network.bits === 0 ? tables.internet : tables.user
   return { destination, prefixLength: network.bits, table, index, key: `${table} ${destination}/${network.bits}` }
 }
 
 export const wantedRoutes = (
   { routes }: TunInterfaceConfig,
   works: WorkingFamilies,
-  index: number
+  index: number,
+  tables: PolicyTables
 ): ReadonlyArray<WantedRoute> =>
-  routes.map((network) => wantedRoute(network, index))
+  routes.map((network) => wantedRoute(network, index, tables))
     .filter(({ destination }) => destination.length === 4 ? works.ipv4 : works.ipv6)
 
 const counted = (count: number, what: string): ReadonlyArray<string> =>
@@ -47,7 +48,8 @@ export const missingParts = (
   requests: InterfaceRequests,
   interfaceName: string,
   config: TunInterfaceConfig,
-  works: WorkingFamilies
+  works: WorkingFamilies,
+  tables: PolicyTables
 ): Step<ReadonlyArray<string>> =>
   Either.gen(function*() {
     const { flags, index } = yield* requests.link(interfaceName)
@@ -60,15 +62,15 @@ export const missingParts = (
       ]
     ) {
       if (!addresses.some((other) => isSameAddress(other.address, address))) missing.push(`${name} address`)
-      const rules = yield* requests.rules(family)
+      const rules = yield* requests.rules(family, tables)
       if (rules === undefined) continue
-      const lost = Object.values(TABLES).filter(({ priority, table }) =>
+      const lost = Object.values(tables).filter(({ priority, table }) =>
         !rules.some((rule) => rule.priority === priority && rule.table === table)
       )
       missing.push(...counted(lost.length, `${name} rule`))
     }
-    const routes = new Set(wantedRoutes(config, works, index).map(({ key }) => key))
-    for (const { table } of [TABLES.user, TABLES.internet]) {
+    const routes = new Set(wantedRoutes(config, works, index, tables).map(({ key }) => key))
+    for (const { table } of [tables.user, tables.internet]) {
       for (const route of yield* requests.routes(table)) {
         if (route.outputInterface === index) routes.delete(routeKey(route))
       }

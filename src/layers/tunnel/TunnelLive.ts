@@ -80,7 +80,7 @@ const make = Effect.gen(function*() {
     const began = now()
     const unixEpochMillis = Date.now() - began
     const node = new Node({ crypto, now: began, unixEpochMillis })
-    const core = new ClientTunnel({ node, crypto, savedNames, unixEpochMillis })
+    const core = new ClientTunnel({ node, crypto, savedNames, unixEpochMillis, instance: tun.instance })
     core.setInternetResourceState(config.activateInternetResource, began)
     const forwarding = yield* forwarder.open((id, outcome) => {
       core.dnsResponse(id, outcome, now())

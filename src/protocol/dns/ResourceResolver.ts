@@ -1,11 +1,12 @@
 import type { IpStack } from "../portal/types.ts"
+import type { ClientRanges } from "../tunnel/clientRanges.ts"
 import { type DomainName, RecordType, ResponseCode } from "../wire/dns.ts"
 import { type IpWords, wordsOf } from "../wire/ipWords.ts"
 import { addressAnswer, answer, pointerAnswer, serverFailure } from "./answer.ts"
 import type { DnsQuery } from "./DnsQuery.ts"
 import { type DomainPattern, parseDomainPattern } from "./DomainPattern.ts"
 import { compareEntries, PatternIndex } from "./PatternIndex.ts"
-import { MAX_NAMES, nameNumberOf, proxyAddressBytes } from "./proxyAddresses.ts"
+import { nameNumberOf, proxyAddressBytes } from "./proxyAddresses.ts"
 import { addressOfReverseName } from "./reverseName.ts"
 
 /** A pattern of a resource. Names stay assigned to it while the resource is away. */
@@ -55,11 +56,14 @@ export class ResourceResolver<Target> {
   readonly #active = new PatternIndex<Assignment<Target>>()
   /** Those that a resource is behind or that names are assigned to, by id. A resource has one pattern at a time. */
   readonly #assignments = new Map<string, Assignment<Target>>()
+  readonly #numbers: ClientRanges["names"]
+  /** The first has the first number. */
   readonly #records: Array<NameRecord<Target>> = []
   readonly #byName = new Map<string, NameRecord<Target>>()
 
   /** `saved` are the names of the session before: their addresses may still be in use. */
-  constructor(saved: ReadonlyArray<SavedName> = []) {
+  constructor(numbers: ClientRanges["names"], saved: ReadonlyArray<SavedName> = []) {
+    this.#numbers = numbers
     for (const { assignments, name } of saved) {
       const record = this.#allocate(name)
       if (record === undefined) return
@@ -124,7 +128,7 @@ export class ResourceResolver<Target> {
   /** Whose address it is. Allocates nothing. */
   recordAt(version: number, words: IpWords): NameRecord<Target> | undefined {
     const number = nameNumberOf(version, words)
-    return number < 0 ? undefined : this.#records[number]
+    return number < 0 ? undefined : this.#records[number - this.#numbers.first]
   }
 
   recordOf(name: DomainName): NameRecord<Target> | undefined {
@@ -150,7 +154,7 @@ export class ResourceResolver<Target> {
     const matching = this.#active.match(query.name)
     if (matching.length === 0) return undefined
     const record = this.recordOf(query.name) ?? this.#allocate(query.name)
-    // Half a million names: whoever asks for more gets an error that can be seen, not an answer without addresses.
+    // Hundreds of thousands of names: whoever asks for more gets an error that can be seen, not an answer without addresses.
     if (record === undefined) return local(serverFailure(query))
     this.#assign(record, matching)
     const family = query.type === RecordType.A ? 4 : 6
@@ -160,9 +164,9 @@ export class ResourceResolver<Target> {
   }
 
   #allocate(name: DomainName): NameRecord<Target> | undefined {
-    const number = this.#records.length
-    if (number >= MAX_NAMES) return undefined
-    const record = new NameRecord<Target>(name, number)
+    const { count, first } = this.#numbers
+    if (this.#records.length >= count) return undefined
+    const record = new NameRecord<Target>(name, first + this.#records.length)
     this.#records.push(record)
     this.#byName.set(name.toLowerCase(), record)
     return record

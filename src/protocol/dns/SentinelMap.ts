@@ -1,11 +1,11 @@
+import type { ClientRanges } from "../tunnel/clientRanges.ts"
 import { isSentinelAddress } from "../tunnel/ranges.ts"
 import { type IpAddress, ipFromBytes } from "../wire/address.ts"
 import type { IpWords } from "../wire/ipWords.ts"
 import { sentinelFamily, type Upstream, upstreamKey } from "./upstreams.ts"
 
-/** Host numbers of the families: in IPv4 the first and the last are no hosts. */
-const FIRST = { 4: 1, 6: 0 } as const
-const LAST = { 4: 254, 6: 255 } as const
+/** The first and the last of an IPv4 network are no hosts. */
+const NO_HOSTS = { 4: 1, 6: 0 } as const
 
 export interface Sentinel {
   readonly address: IpAddress
@@ -19,15 +19,20 @@ export interface Sentinel {
  */
 export class SentinelMap {
   #sentinels: ReadonlyArray<Sentinel> = []
+  readonly #range: ClientRanges["sentinels"]
   /** By the last byte of the address. */
   readonly #byNumber = { 4: new Map<number, Sentinel>(), 6: new Map<number, Sentinel>() }
+
+  constructor(range: ClientRanges["sentinels"]) {
+    this.#range = range
+  }
 
   /** In the order in which the system should ask. */
   get sentinels(): ReadonlyArray<Sentinel> {
     return this.#sentinels
   }
 
-  /** Returns whether anything changed; order counts. Upstreams beyond the few hundred addresses are left out. */
+  /** Returns whether anything changed; order counts. Upstreams for which no address is left are left out. */
   update(upstreams: ReadonlyArray<Upstream>): boolean {
     const keys = upstreams.map(upstreamKey)
     if (keys.join(" ") === this.#sentinels.map(({ upstream }) => upstreamKey(upstream)).join(" ")) return false
@@ -54,7 +59,8 @@ export class SentinelMap {
   }
 
   #freeNumber(family: 4 | 6, taken: ReadonlyMap<number, Sentinel>): number | undefined {
-    for (let number: number = FIRST[family]; number <= LAST[family]; number++) {
+    const { first, last } = this.#range
+    for (let number = first + NO_HOSTS[family]; number <= last - NO_HOSTS[family]; number++) {
       if (!taken.has(number) && !this.#byNumber[family].has(number)) return number
     }
     return undefined

@@ -16,6 +16,7 @@ import { decodeDns, type DnsMessage } from "../wire/dns.ts"
 import { type IpPacket, PacketKind, sourceOffset } from "../wire/ip.ts"
 import { wordsOf } from "../wire/ipWords.ts"
 import { MAX_UDP_PAYLOAD, udpPacket } from "../wire/udp.ts"
+import type { ClientRanges } from "./clientRanges.ts"
 import type { ClientResource } from "./ClientResource.ts"
 import { DnsCounts, type DnsCountsSnapshot } from "./DnsCounts.ts"
 import { DnsResourceNat, type ResourceName } from "./DnsResourceNat.ts"
@@ -81,7 +82,7 @@ export class ClientDns {
   readonly resolver: ResourceResolver<ClientResource>
   readonly nat: DnsResourceNat
   readonly #host: ClientDnsHost
-  readonly #sentinels = new SentinelMap()
+  readonly #sentinels: SentinelMap
   readonly #devices = new DeviceResolver<DnsAsker>()
   readonly #cache = new DnsCache()
   readonly #counts = new DnsCounts()
@@ -98,9 +99,10 @@ export class ClientDns {
   #isCustom = false
   #isDraining = false
 
-  constructor(host: ClientDnsHost, saved: ReadonlyArray<SavedName>) {
+  constructor(host: ClientDnsHost, ranges: ClientRanges, saved: ReadonlyArray<SavedName>) {
     this.#host = host
-    this.resolver = new ResourceResolver(saved)
+    this.#sentinels = new SentinelMap(ranges.sentinels)
+    this.resolver = new ResourceResolver(ranges.names, saved)
     this.nat = new DnsResourceNat(host.sendControl)
     this.#udp = new TunnelUdpClient(host.randomBytes)
     this.#tcp = new TcpDnsClient(host.randomBytes)

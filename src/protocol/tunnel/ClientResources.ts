@@ -4,7 +4,7 @@ import type { IpPacket, PacketKind } from "../wire/ip.ts"
 import type { IpWords } from "../wire/ipWords.ts"
 import { addressOf, ClientResource } from "./ClientResource.ts"
 import { PrefixTable } from "./PrefixTable.ts"
-import { DEFAULT_ROUTES, isTunnelAddress, PROXY_RANGES, SENTINEL_RANGES, TUNNEL_RANGES } from "./ranges.ts"
+import { DEFAULT_ROUTES, isTunnelAddress } from "./ranges.ts"
 import type { SiteStates } from "./SiteStates.ts"
 import type { ResourceView } from "./types.ts"
 
@@ -71,13 +71,13 @@ export class ClientResources {
     return false
   }
 
-  /** For the TUN device: each network once (spec 4). */
-  routes(): ReadonlyArray<IpNetwork> {
+  /** For the TUN device: `always` and the resources', each network once (spec 4). */
+  routes(always: ReadonlyArray<IpNetwork>): ReadonlyArray<IpNetwork> {
     const distinct = new Map<string, IpNetwork>()
     const add = (network: IpNetwork): void => {
       distinct.set(formatNetwork(network), network)
     }
-    for (const network of [...TUNNEL_RANGES, ...PROXY_RANGES, ...SENTINEL_RANGES]) add(network)
+    for (const network of always) add(network)
     for (const { resource } of this.#byId.values()) if (resource.type === "cidr") add(resource.address)
     if (this.isInternetActive) { for (const network of DEFAULT_ROUTES) add(network) }
     return [...distinct.values()]

@@ -18,6 +18,7 @@ import { ClientAccess } from "./ClientAccess.ts"
 import { ClientDevices, Outward } from "./ClientDevices.ts"
 import { ClientDns, type OutsideQuery, resourceOf } from "./ClientDns.ts"
 import { ClientEvents } from "./ClientEvents.ts"
+import { type ClientRanges, clientRanges } from "./clientRanges.ts"
 import { type ControlEvent, isControlPacket, readControlEvent } from "./controlPacket.ts"
 import { DropCounts, type DropReason } from "./DropCounts.ts"
 import type { GatewayPeer } from "./GatewayPeer.ts"
@@ -35,6 +36,8 @@ export interface ClientTunnelOptions {
   readonly savedNames?: ReadonlyArray<SavedName> | undefined
   /** Unix time in milliseconds at `now` = 0, for the expiry of what other clients are granted. */
   readonly unixEpochMillis: number
+  /** Which one of the clients on this machine, from 0. */
+  readonly instance?: number | undefined
 }
 
 type DomainStatus = Extract<ControlEvent, { readonly _tag: "DomainStatus" }>
@@ -53,6 +56,7 @@ export class ClientTunnel {
   /** What `networkInput` found for the TUN device, when it returned true. */
   readonly packet: InnerPacket
   readonly #node: NodeApi
+  readonly #ranges: ClientRanges
   readonly #drops = new DropCounts()
   readonly #packets = new PacketQueue()
   readonly #events: ClientEvents
@@ -68,8 +72,9 @@ export class ClientTunnel {
   #addresses: TunAddresses | undefined
   #closed = false
 
-  constructor({ crypto, node, savedNames, unixEpochMillis }: ClientTunnelOptions) {
+  constructor({ crypto, instance, node, savedNames, unixEpochMillis }: ClientTunnelOptions) {
     this.#node = node
+    this.#ranges = clientRanges(instance ?? 0)
     this.transmit = node.transmit
     this.packet = node.packet
     this.#sender = new PeerSender(node, this.#drops)
@@ -103,18 +108,22 @@ export class ClientTunnel {
       detached: (resource) => this.#dns.nat.forgetResource(resource),
       peerLost: (gateway) => this.#dns.nat.forgetGateway(gateway)
     })
-    this.#dns = new ClientDns({
-      addresses: () => this.#addresses,
-      inject: (packet, now) => this.#release([bufferedPacket(packet, 0, packet.length)], now),
-      toTun: (packet) => this.#toTun(packet),
-      sendControl: (gateway, packet, now) => this.#sender.sendControl(gateway, packet, now),
-      request: (resource, now) => this.#access.request(resource, undefined, now),
-      isCovered: (server) => this.#isCovered(server),
-      askPortal: (request) => this.#events.request(request),
-      unusablePattern: (resourceId) => this.#events.push({ _tag: "UnusablePattern", resourceId }),
-      drop: (reason) => this.#drops.add(reason),
-      randomBytes: crypto.randomBytes
-    }, savedNames ?? [])
+    this.#dns = new ClientDns(
+      {
+        addresses: () => this.#addresses,
+        inject: (packet, now) => this.#release([bufferedPacket(packet, 0, packet.length)], now),
+        toTun: (packet) => this.#toTun(packet),
+        sendControl: (gateway, packet, now) => this.#sender.sendControl(gateway, packet, now),
+        request: (resource, now) => this.#access.request(resource, undefined, now),
+        isCovered: (server) => this.#isCovered(server),
+        askPortal: (request) => this.#events.request(request),
+        unusablePattern: (resourceId) => this.#events.push({ _tag: "UnusablePattern", resourceId }),
+        drop: (reason) => this.#drops.add(reason),
+        randomBytes: crypto.randomBytes
+      },
+      this.#ranges,
+      savedNames ?? []
+    )
   }
 
   /** Whether the packet, sealed in place, is to be sent now as `transmit` says. Never throws, whatever the bytes. */
@@ -477,7 +486,7 @@ export class ClientTunnel {
     if (this.#interface === undefined) return undefined
     const { ipv4, ipv6, searchDomain } = this.#interface
     const { dnsBySentinel } = this.#dns
-    return { ipv4, ipv6, routes: this.#access.resources.routes(), dnsBySentinel, searchDomain }
+    return { ipv4, ipv6, routes: this.#access.resources.routes(this.#ranges.routes), dnsBySentinel, searchDomain }
   }
 
   #isCovered(server: IpAddress): boolean {

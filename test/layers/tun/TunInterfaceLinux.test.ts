@@ -10,7 +10,8 @@ import * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import { isDeepStrictEqual } from "node:util"
 import { afterEach, beforeAll } from "vitest"
-import { SOCKET_MARK, TABLES } from "../../../src/model/policyRouting.ts"
+import { MAX_INSTANCES, SOCKET_MARK, TABLES, tablesOf } from "../../../src/model/policyRouting.ts"
+import { clientRanges } from "../../../src/protocol/tunnel/clientRanges.ts"
 import { ip as address } from "../../../src/protocol/wire/address.ts"
 import { TunDevice } from "../../../src/services/TunDevice.ts"
 import { TunInterface } from "../../../src/services/TunInterface.ts"
@@ -68,7 +69,7 @@ describeWith({ root: true, programs: ["ip"] }, "TunInterfaceLinux", () => {
     Effect.gen(function*() {
       const tun = yield* openTun
       assert.strictEqual(link().txqlen, 10_000)
-      assert.isFalse(link().flags?.includes("UP"))
+      assert.deepStrictEqual(addresses(), [])
       assert.deepStrictEqual(yield* tun.configure(config()), { ipv4: true, ipv6: true })
       assert.deepStrictEqual(addresses(), ["100.64.0.5/32", "fd00:2021:1111::5/128"])
       assert.strictEqual(link().mtu, 1280)
@@ -182,7 +183,7 @@ describeWith({ root: true, programs: ["ip"] }, "TunInterfaceLinux", () => {
       assert.deepStrictEqual([...rulesOf(4), ...rulesOf(6)], [])
       assert.deepStrictEqual(
         [...routesOf(4, user.table), ...routesOf(4, linkScope.table), ...routesOf(6, internet.table)],
-        []
+        [`100.64.0.0/11 ${TUN}`] // which says that the tables are ours
       )
       assert.deepStrictEqual(routesOf(4, 5), ["10.3.0.0/16 eth"])
       assert.lengthOf(ipJson("rule show priority 50"), 1)
@@ -231,23 +232,51 @@ describeWith({ root: true, programs: ["ip"] }, "TunInterfaceLinux", () => {
       assert.isFalse(linkExists(TUN)) // the rest: after each test
     }))
 
-  it.scopedLive("does not take the routes of another client that is running, but those of one that has died", () =>
+  it.scopedLive("takes the tables of a client that has died, but not those of one that is running", () =>
     Effect.gen(function*() {
-      const devices = yield* TunDevice
-      const first = yield* devices.open({ name: "other", offloads: false })
-      yield* first.configure(config("10.9.0.0/16"))
-      const before = [rulesOf(4), rulesOf(6), routesOf(4, user.table), routesOf(6, user.table)]
-      const failure = yield* Effect.scoped(Effect.flip(openTun))
-      assert.match(failure.message, /the interface other of another client .* stop that client first/)
-      assert.isFalse(linkExists(TUN))
-      assert.deepStrictEqual([rulesOf(4), rulesOf(6), routesOf(4, user.table), routesOf(6, user.table)], before)
       // As if its process had been killed: nobody has the persistent device open, and its routes stay.
       ip("tuntap add mode tun name left")
       ip("link set left up")
-      ip(`route replace 10.9.0.0/16 dev left table ${user.table}`)
-      yield* openTun
-      assert.deepStrictEqual(routesOf(4, user.table), [])
+      ip(`route add 100.64.0.0/11 dev left table ${user.table}`)
+      ip(`route add 10.9.0.0/16 dev left table ${user.table}`)
+      const devices = yield* TunDevice
+      const first = yield* devices.open({ name: "other", offloads: false })
+      assert.strictEqual(first.instance, 0)
+      assert.deepStrictEqual(routesOf(4, user.table), ["100.64.0.0/11 other"]) // the claim
       ip("link del left")
+      yield* first.configure(config("10.9.0.0/16"))
+      const before = [rulesOf(4), rulesOf(6), routesOf(4, user.table), routesOf(6, user.table)]
+      yield* Effect.scoped(Effect.gen(function*() {
+        const tun = yield* openTun
+        assert.strictEqual(tun.instance, 1)
+        const { routes } = clientRanges(1)
+        yield* tun.configure({ ...config("10.9.1.0/24", "10.8.0.0/16", "0.0.0.0/0"), routes: [...routes] })
+        yield* tun.configure({ ...config(), routes: [...routes, ...config("10.9.1.0/24", "10.8.0.0/16").routes] })
+        // The parts of the shared ranges that are the second one's, and its resources, reach it before the first one.
+        for (const { address: destination } of routes) assert.strictEqual(egress(destination, ""), TUN)
+        assert.deepStrictEqual([egress("10.9.1.1", ""), egress("10.9.2.1", "")], [TUN, "other"])
+      }))
+      assert.deepStrictEqual([rulesOf(4), rulesOf(6), routesOf(4, user.table), routesOf(6, user.table)], before)
+      for (const { table } of Object.values(tablesOf(1))) {
+        assert.deepStrictEqual(
+          [...ipJson("rule show"), ...ipJson("-6 rule show")].filter((rule) => rule.table === `${table}`),
+          []
+        )
+        assert.deepStrictEqual([...routesOf(4, table), ...routesOf(6, table)], [])
+      }
+    }).pipe(Effect.provide(deviceLayer)))
+
+  it.scopedLive("lets as many clients run as there are tables for, and says who has them", () =>
+    Effect.gen(function*() {
+      const devices = yield* TunDevice
+      const names = Array.from({ length: MAX_INSTANCES }, (_, i) => `other${i}`)
+      const opened = yield* Effect.forEach(names, (name) => devices.open({ name, offloads: false }), {
+        concurrency: "unbounded"
+      })
+      assert.deepStrictEqual(opened.map(({ instance }) => instance).sort(), names.map((_, i) => i))
+      const failure = yield* Effect.scoped(Effect.flip(openTun))
+      assert.match(failure.message, /as many clients as there can be .* other0, other1, other2, other3; stop one/)
+      assert.isFalse(linkExists(TUN))
     }).pipe(Effect.provide(deviceLayer)))
 
   it.live("fails where the interface has gone, and still removes its rules", () =>

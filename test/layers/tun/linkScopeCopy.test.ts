@@ -21,7 +21,7 @@ const copied = (family: 4 | 6 = 4): ReadonlyArray<string> => routesOf(family, ta
 let netlink: NetlinkRequests
 const sync = (): void => {
   const tunnel = ipJson("link show").find(({ ifname }) => ifname === TUN)?.ifindex ?? 0
-  assert.deepStrictEqual(Either.getOrThrow(syncLinkScope(netlink, tunnel)), [])
+  assert.deepStrictEqual(Either.getOrThrow(syncLinkScope(netlink, tunnel, table)), [])
 }
 
 const timePassesUntil = (what: string, holds: () => boolean): Effect.Effect<void> =>
@@ -110,7 +110,7 @@ describeWith({ root: true, programs: ["ip"] }, "link-scope copy", () => {
   it("tells what it could not change", () => {
     process.seteuid?.(65_534)
     try {
-      const failures = Either.getOrThrow(syncLinkScope(Either.getOrThrow(NetlinkRequests.open()), 0))
+      const failures = Either.getOrThrow(syncLinkScope(Either.getOrThrow(NetlinkRequests.open()), 0, table))
       assert.deepStrictEqual(failures.map(({ errno }) => errno), ["EPERM", "EPERM"])
       assert.include(failures[0]?.message, "copy local network")
     } finally {
@@ -123,7 +123,7 @@ describeWith({ root: true, programs: ["ip"] }, "link-scope copy", () => {
       const network = yield* makeNetworkChangesDouble
       const lines: Array<string> = []
       const change = network.change({ _tag: "Address" })
-      yield* Effect.flatMap(NetworkChanges, ({ changes }) => keepLinkScopeCopy(netlink, changes, 0)).pipe(
+      yield* Effect.flatMap(NetworkChanges, ({ changes }) => keepLinkScopeCopy(netlink, changes, 0, table)).pipe(
         Effect.provide(network.layer),
         Effect.provide(collectLogs(lines))
       )

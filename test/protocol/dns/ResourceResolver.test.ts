@@ -1,16 +1,18 @@
 /** The stub resolver of DNS resources (tunnel spec 12.6). */
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { MAX_NAMES } from "../../../src/protocol/dns/proxyAddresses.ts"
 import { type Resolution, ResourceResolver } from "../../../src/protocol/dns/ResourceResolver.ts"
+import { clientRanges } from "../../../src/protocol/tunnel/clientRanges.ts"
 import { ip } from "../../../src/protocol/wire/address.ts"
 import { wordsOf } from "../../../src/protocol/wire/ipWords.ts"
 import { codeOf, decode, query, records } from "./queries.ts"
 
+const numbers = clientRanges(0).names
+
 type Stack = "dual" | "ipv4_only" | "ipv6_only"
 
 const resolverOf = (...patterns: ReadonlyArray<readonly [id: string, pattern: string, stack?: Stack]>) => {
-  const resolver = new ResourceResolver<string>()
+  const resolver = new ResourceResolver<string>(numbers)
   for (const [id, pattern, stack = "dual"] of patterns) resolver.add(id, pattern, stack, `target ${id}`)
   return resolver
 }
@@ -146,7 +148,7 @@ describe("any names", () => {
       }
       const distinct = new Set(names.map((name) => name.toLowerCase())).size
       expect([resolver.size, owners.size]).toEqual([distinct, distinct * 8])
-      const restored = new ResourceResolver<string>(resolver.save())
+      const restored = new ResourceResolver<string>(numbers, resolver.save())
       restored.add("1", "**", "dual", "again")
       for (const name of names) {
         expect(message(restored.resolve(query(name)))).toEqual(message(resolver.resolve(query(name))))
@@ -228,7 +230,7 @@ describe("the next session", () => {
     const before = resolverOf(["1", "*.corp.test"], ["2", "**.test"])
     for (const name of ["a.corp.test", "b.test"]) before.resolve(query(name))
     before.add("2", "b.test", "dual", "changed")
-    const after = new ResourceResolver<string>(before.save())
+    const after = new ResourceResolver<string>(numbers, before.save())
     expect(records(message(after.resolve(query("1.0.96.100.in-addr.arpa", "PTR"))))).toHaveLength(1)
     expect(targetsOf(after, "a.corp.test")).toEqual([undefined]) // of the resource that kept its pattern
     after.add("1", "*.corp.test", "dual", "one")
@@ -237,14 +239,14 @@ describe("the next session", () => {
     expect(after.save().slice(0, 2).map(({ name }) => name)).toEqual(["a.corp.test", "b.test"])
   })
   it("says so when no address is left", () => {
-    const saved = Array.from({ length: MAX_NAMES + 1 }, (_, i) => ({ name: `n${i}.test`, assignments: [] }))
-    const resolver = new ResourceResolver<string>(saved)
+    const saved = Array.from({ length: numbers.count + 1 }, (_, i) => ({ name: `n${i}.test`, assignments: [] }))
+    const resolver = new ResourceResolver<string>(numbers, saved)
     resolver.add("1", "**.test", "dual", "x")
-    expect(resolver.size).toBe(MAX_NAMES)
+    expect(resolver.size).toBe(numbers.count)
     expect(codeOf(message(resolver.resolve(query("one-more.test"))))).toBe("SERVFAIL")
-    expect(records(message(resolver.resolve(query("n524222.test"))))[3]).toBe("n524222.test 1 A 100.127.255.252")
-    expect(records(message(resolver.resolve(query("252.255.127.100.in-addr.arpa", "PTR"))))[0]).toContain(
-      "n524222.test"
+    expect(records(message(resolver.resolve(query("n327614.test"))))[3]).toBe("n327614.test 1 A 100.115.255.252")
+    expect(records(message(resolver.resolve(query("252.255.115.100.in-addr.arpa", "PTR"))))[0]).toContain(
+      "n327614.test"
     )
   })
 })

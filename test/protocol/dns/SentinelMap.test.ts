@@ -7,6 +7,7 @@ import {
   type Upstream,
   upstreamKey
 } from "../../../src/protocol/dns/upstreams.ts"
+import { clientRanges } from "../../../src/protocol/tunnel/clientRanges.ts"
 import { ip } from "../../../src/protocol/wire/address.ts"
 import { wordsOf } from "../../../src/protocol/wire/ipWords.ts"
 
@@ -46,7 +47,7 @@ describe("SentinelMap (tunnel spec 12.2 and 21.3)", () => {
   const first = ips("100.100.111.1", "100.100.111.2", "fd00:2021:1111:8000:100:100:111:0")
 
   it("gives each upstream the lowest address that the list before did not use", () => {
-    const map = new SentinelMap()
+    const map = new SentinelMap(clientRanges(0).sentinels)
     expect(map.update(system)).toBe(true)
     expect(addressesOf(map)).toEqual(first)
     expect(map.update(do53("9.9.9.9"))).toBe(true)
@@ -56,12 +57,12 @@ describe("SentinelMap (tunnel spec 12.2 and 21.3)", () => {
     expect(map.update([...system])).toBe(false)
   })
   it("gives DNS over HTTPS an IPv4 address", () => {
-    const map = new SentinelMap()
+    const map = new SentinelMap(clientRanges(0).sentinels)
     map.update([doh("https://dns.example/dns-query")])
     expect(addressesOf(map)).toEqual(["100.100.111.1"])
   })
   it("follows a change of the order", () => {
-    const map = new SentinelMap()
+    const map = new SentinelMap(clientRanges(0).sentinels)
     map.update(do53("1.1.1.1", "9.9.9.9"))
     expect(map.update(do53("9.9.9.9", "1.1.1.1"))).toBe(true)
     expect(map.sentinels.map(({ address, upstream }) => `${address} ${upstreamKey(upstream)}`)).toEqual([
@@ -70,7 +71,7 @@ describe("SentinelMap (tunnel spec 12.2 and 21.3)", () => {
     ])
   })
   it("finds its own addresses and no others", () => {
-    const map = new SentinelMap()
+    const map = new SentinelMap(clientRanges(0).sentinels)
     map.update(system)
     for (const sentinel of map.sentinels) expect(at(map, sentinel.address)).toBe(sentinel)
     for (const other of ["100.100.111.3", "100.100.112.1", "fd00:2021:1111:8000:100:100:111:1", "1.1.1.1"]) {
@@ -78,9 +79,9 @@ describe("SentinelMap (tunnel spec 12.2 and 21.3)", () => {
     }
   })
   it("leaves out what there is no address for", () => {
-    const map = new SentinelMap()
+    const map = new SentinelMap(clientRanges(0).sentinels)
     map.update(do53(...Array.from({ length: 300 }, (_, i) => `10.0.${i >> 8}.${i & 255}`)))
-    expect([map.sentinels.length, map.sentinels.at(-1)?.address]).toEqual([254, "100.100.111.254"])
+    expect([map.sentinels.length, map.sentinels.at(-1)?.address]).toEqual([158, "100.100.111.158"])
   })
   it("never uses an address twice in a row, and keeps the order", () => {
     const upstream = fc.oneof(
@@ -90,7 +91,7 @@ describe("SentinelMap (tunnel spec 12.2 and 21.3)", () => {
     )
     const list = fc.uniqueArray(upstream, { selector: upstreamKey, maxLength: 20 })
     fc.assert(fc.property(fc.array(list, { maxLength: 8 }), (lists) => {
-      const map = new SentinelMap()
+      const map = new SentinelMap(clientRanges(0).sentinels)
       for (const upstreams of lists) {
         const before = addressesOf(map)
         const changed = map.update(upstreams)

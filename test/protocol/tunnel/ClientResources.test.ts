@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest"
 import type { Resource } from "../../../src/protocol/portal/types.ts"
+import { clientRanges } from "../../../src/protocol/tunnel/clientRanges.ts"
 import { routesAlike } from "../../../src/protocol/tunnel/ClientResource.ts"
 import { ClientResources, networksOf } from "../../../src/protocol/tunnel/ClientResources.ts"
 import { SiteStates } from "../../../src/protocol/tunnel/SiteStates.ts"
@@ -47,13 +48,13 @@ describe("ClientResources", () => {
   })
   it("has each network once among the routes, for as long as a resource has it", () => {
     const list = listing(cidr(1, "10.0.0.0/8"), cidr(2, "10.0.0.0/8"), cidr(3, "2001:db8::/32"))
-    const routes = () => list.routes().map(formatNetwork).slice(6)
+    const routes = () => list.routes(clientRanges(0).routes).map(formatNetwork).slice(6)
     expect(routes()).toEqual(["10.0.0.0/8", "2001:db8::/32"])
     remove(list, uuid(1))
     expect(routes()).toEqual(["2001:db8::/32", "10.0.0.0/8"].sort())
     remove(list, uuid(2))
     expect(routes()).toEqual(["2001:db8::/32"])
-    expect(list.routes().slice(0, 6).map(formatNetwork)).toEqual([
+    expect(list.routes(clientRanges(0).routes).slice(0, 6).map(formatNetwork)).toEqual([
       "100.64.0.0/11",
       "fd00:2021:1111::/107",
       "100.96.0.0/11",

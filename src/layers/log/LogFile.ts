@@ -42,6 +42,28 @@ const cleanUp = (folder: string): void => {
   }
 }
 
+/** Deletes the log files of every run, and the links to the latest ones. Goes on after a failure; the last one is told. */
+export const clear = (folder: string): Effect.Effect<void, ConfigInvalid> =>
+  Effect.suspend(() => {
+    let failure: unknown
+    try {
+      for (const entry of fs.readdirSync(folder, { withFileTypes: true })) {
+        if (!/(?:log|latest)$/.test(entry.name) || entry.isDirectory()) continue
+        try {
+          fs.rmSync(path.join(folder, entry.name), { force: true })
+        } catch (cause) {
+          failure = cause
+        }
+      }
+    } catch (cause) {
+      failure = cause
+    }
+    return failure === undefined ? Effect.void : new ConfigInvalid({
+      what: `log folder ${folder}`,
+      why: failure instanceof Error ? failure.message : String(failure)
+    })
+  })
+
 /** `2026-01-31-23-59-59`, UTC. */
 const stamp = (time: Date): string => time.toISOString().slice(0, 19).replaceAll(/[T:]/g, "-")
 

@@ -4,10 +4,12 @@ import * as Either from "effect/Either"
 import * as HashMap from "effect/HashMap"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
 import * as fs from "node:fs"
 import { ConfigInvalid } from "../../services/ClientConfig.ts"
+import { LogControl } from "../../services/LogControl.ts"
 import * as LogFile from "./LogFile.ts"
-import { parseLogFilter } from "./logFilter.ts"
+import { type LogFilter, parseLogFilter } from "./logFilter.ts"
 import { formatJson, formatLine, type LogRecord, recordOf } from "./logRecord.ts"
 
 export interface LogOptions {
@@ -53,21 +55,47 @@ const console = (stream: NodeJS.WriteStream, journal: boolean): (record: LogReco
   }
 }
 
-export const layer = (options: LogOptions): Layer.Layer<never, ConfigInvalid> =>
-  Layer.unwrapScoped(Effect.gen(function*() {
-    const filter = yield* Either.mapLeft(
-      parseLogFilter(options.filter ?? "info"),
-      (why) => new ConfigInvalid({ what: "log level (RUST_LOG)", why })
-    )
+const parse = (text: string, what: string) =>
+  Either.mapLeft(parseLogFilter(text), (why) => new ConfigInvalid({ what, why }))
+
+const make = (options: LogOptions) =>
+  Effect.gen(function*() {
+    let filter = yield* parse(options.filter ?? "info", "log level (RUST_LOG)")
     const stream = options.stream ?? process.stdout
     const toConsole = console(stream, isJournal(stream, options.journal))
     const append = options.folder === undefined ? undefined : yield* LogFile.open(options.folder, options.base)
     const logger = Logger.make((event) => {
+      if (LogLevel.lessThan(event.logLevel, filter.minimum)) return
       const isFileOnly = HashMap.has(event.annotations, FILE_ONLY)
       const record = recordOf({ ...event, annotations: HashMap.remove(event.annotations, FILE_ONLY) })
       if (!filter.wants(record.target, record.level)) return
       if (!isFileOnly) toConsole(record)
       append?.(formatJson(record))
     })
-    return Layer.merge(Logger.replace(Logger.defaultLogger, logger), Logger.minimumLogLevel(filter.minimum))
-  }))
+    return {
+      logger: Logger.replace(Logger.defaultLogger, logger),
+      minimum: filter.minimum,
+      setFilter: (next: LogFilter) => {
+        filter = next
+      }
+    }
+  })
+
+export const layer = (options: LogOptions): Layer.Layer<never, ConfigInvalid> =>
+  Layer.unwrapScoped(
+    Effect.map(make(options), ({ logger, minimum }) => Layer.merge(logger, Logger.minimumLogLevel(minimum)))
+  )
+
+/** As `layer`, with what may be changed while it runs. */
+export const controlled = (options: LogOptions): Layer.Layer<LogControl, ConfigInvalid> =>
+  Layer.unwrapScoped(
+    Effect.map(make(options), ({ logger, setFilter }) =>
+      Layer.mergeAll(
+        logger,
+        Logger.minimumLogLevel(LogLevel.All),
+        Layer.succeed(LogControl, {
+          filter: (text) => Either.map(parse(text, "log filter"), (next) => Effect.sync(() => setFilter(next))),
+          clear: options.folder === undefined ? Effect.void : LogFile.clear(options.folder)
+        })
+      ))
+  )

@@ -3,8 +3,6 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as LogLevel from "effect/LogLevel"
 import * as Stream from "effect/Stream"
-import * as os from "node:os"
-import { version } from "../model/version.ts"
 import { ClientConfig } from "../services/ClientConfig.ts"
 import { ControlServer } from "../services/ControlServer.ts"
 import { DeviceIdentity } from "../services/DeviceIdentity.ts"
@@ -12,16 +10,17 @@ import { DnsControl } from "../services/DnsControl.ts"
 import { ServiceManager } from "../services/ServiceManager.ts"
 import { TokenStore } from "../services/TokenStore.ts"
 import { Tunnel, type TunnelEvent, type TunnelStatus } from "../services/Tunnel.ts"
+import { greetingOf } from "./greeting.ts"
 
 /** What has been said already, so that it is not said again. */
-interface Told {
+export interface Told {
   hasSignedIn: boolean
   /** Of the attempts to reach the portal since it was last there. */
   portalReason: string | undefined
 }
 
 /** One line per change that an operator cares about; names and addresses only where the log rules allow them. */
-const report = (event: TunnelEvent, told: Told): Effect.Effect<void> => {
+export const report = (event: TunnelEvent, told: Told): Effect.Effect<void> => {
   switch (event._tag) {
     case "SignedIn":
       told.hasSignedIn = true
@@ -109,17 +108,8 @@ const hangups = process.platform === "win32" ? Stream.empty : Stream.asyncPush<v
   )
 )
 
-const greeting = Effect.logInfo(`firezone-headless-client ${version}`).pipe(
-  Effect.annotateLogs({
-    os: `${os.type()} ${os.release()}`,
-    arch: os.arch(),
-    node: process.versions.node,
-    uptimeSeconds: Math.round(os.uptime())
-  })
-)
-
 export const connect = Effect.gen(function*() {
-  yield* greeting
+  yield* greetingOf("firezone-headless-client")
   const config = yield* ClientConfig
   // Before anything can fail: names must work again whatever becomes of this run.
   yield* (yield* DnsControl).prepare

@@ -13,6 +13,7 @@ import { helpFor } from "./help.ts"
 import { signInCommand, signOutCommand, statusCommand } from "./operatorCommands.ts"
 import { clientOptions } from "./options.ts"
 import { EXIT, outcome } from "./outcome.ts"
+import { pingCommand } from "./ping/command.ts"
 
 export const NAME = "firezone-headless-client"
 
@@ -20,14 +21,16 @@ export const NAME = "firezone-headless-client"
 export const knownFlags: ReadonlySet<string> = new Set(
   ("--api-url -u --firezone-name --firezone-id -i --token-path --log-dir -l --max-partition-time -m --dns-control "
     + "--activate-internet-resource --check --exit --inc-buf --tun-name --state-dir --control-socket --no-offloads --aead "
-    + "--udp-send-buffer-size --udp-recv-buffer-size --no-telemetry --metrics --otlp-grpc-endpoint --flow-logs").split(
+    + "--udp-send-buffer-size --udp-recv-buffer-size --metrics-address --metrics-allow-remote --otlp-endpoint --no-telemetry --metrics --otlp-grpc-endpoint --flow-logs")
+    .split(
       " "
     )
 )
 
 /** Those of them that take no value. */
 export const switches: ReadonlySet<string> = new Set(
-  "--activate-internet-resource --check --exit --inc-buf --no-offloads --no-telemetry --flow-logs".split(" ")
+  "--activate-internet-resource --check --exit --inc-buf --no-offloads --metrics-allow-remote --no-telemetry --flow-logs"
+    .split(" ")
 )
 
 /**
@@ -91,7 +94,12 @@ const command = (token: Redacted.Redacted | undefined) => {
     () => Effect.flatMap(Effect.promise(() => import("./wiring.ts")), (wiring) => wiring.runDnsCleanup)
   )
   const settings = Effect.map(root, ({ settings }) => settings)
-  const operator = [statusCommand(settings), signInCommand(settings), signOutCommand(settings)] as const
+  const operator = [
+    statusCommand(settings),
+    pingCommand(settings),
+    signInCommand(settings),
+    signOutCommand(settings)
+  ] as const
   return Command.withSubcommands(root, [standalone, ...operator, route, dnsCleanup])
 }
 

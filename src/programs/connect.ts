@@ -7,6 +7,7 @@ import { ClientConfig } from "../services/ClientConfig.ts"
 import { ControlServer } from "../services/ControlServer.ts"
 import { DeviceIdentity } from "../services/DeviceIdentity.ts"
 import { DnsControl } from "../services/DnsControl.ts"
+import { MetricsExport } from "../services/MetricsExport.ts"
 import { ServiceManager } from "../services/ServiceManager.ts"
 import { TokenStore } from "../services/TokenStore.ts"
 import { Tunnel, type TunnelEvent, type TunnelStatus } from "../services/Tunnel.ts"
@@ -111,6 +112,7 @@ const hangups = process.platform === "win32" ? Stream.empty : Stream.asyncPush<v
 export const connect = Effect.gen(function*() {
   yield* greetingOf("firezone-headless-client")
   const config = yield* ClientConfig
+  for (const warning of config.warnings) yield* Effect.logWarning(warning)
   // Before anything can fail: names must work again whatever becomes of this run.
   yield* (yield* DnsControl).prepare
   const device = yield* (yield* DeviceIdentity).facts
@@ -125,6 +127,7 @@ export const connect = Effect.gen(function*() {
         (error) => Effect.logWarning(`status will not work: ${error.message}`)
       )
     )
+    yield* (yield* MetricsExport).run(session)
     const manager = yield* ServiceManager
     const firstInterface = yield* Deferred.make<void>()
     const told: Told = { hasSignedIn: false, portalReason: undefined }

@@ -7,6 +7,7 @@ and carries traffic for the resources that the account may reach to their gatewa
 Usage:
   firezone-headless-client [OPTIONS]                      run the client until Ctrl+C or SIGTERM
   firezone-headless-client [OPTIONS] status               what the running client does, --watch to follow it
+  firezone-headless-client [OPTIONS] ping RESOURCE        whether a resource works, and if not, where it breaks
   firezone-headless-client [OPTIONS] sign-in              get a token with a browser, and store it
   firezone-headless-client [OPTIONS] sign-out             remove the stored token
   firezone-headless-client [OPTIONS] route explain ADDR   which way a packet to ADDR leaves outside the tunnel, and why
@@ -36,8 +37,15 @@ Options (each has a variable; the option wins):
                                                        where the running client answers
                                                        [/run/dev.firezone.client/headless-NAME.sock]
       --no-offloads               FIREZONE_NO_OFFLOADS send and receive packets one by one, to find a fault [no]
+      --metrics-address ADDR      FIREZONE_METRICS_ADDRESS
+                                                       show metrics to Prometheus on 127.0.0.1:9090, [::1]:9090 or
+                                                       unix:/PATH [no]
+      --metrics-allow-remote      FIREZONE_METRICS_ALLOW_REMOTE
+                                                       let that be an address that other machines reach [no]
+      --otlp-endpoint URL         OTEL_EXPORTER_OTLP_ENDPOINT
+                                                       send metrics to this receiver by OTLP over HTTP [no]
       --no-telemetry              FIREZONE_NO_TELEMETRY
-                                                       accepted; this client sends no telemetry
+                                                       accepted; this client sends no telemetry of its own
       --flow-logs                 FIREZONE_FLOW_LOGS   accepted; this client keeps no flow logs
   -h, --help                                           print this
   -V, --version                                        print the version
@@ -74,6 +82,23 @@ Exit codes: 0 it runs and is signed in; 1 no client runs, or it gave no answer; 
 and is not signed in now. With --watch: 0 after Ctrl+C, 1 when the client ends.
 `
 
+const pingHelp = `Usage: firezone-headless-client [--tun-name NAME] [--control-socket PATH] ping [OPTIONS] RESOURCE
+
+Shows whether a resource works, and if not, where it breaks: the client, the name, the route, access, the path to the
+gateway, and then echo requests through the tunnel and back. RESOURCE is the name, id or address of a resource, or the
+address or name of a host inside one. Needs root, as status does, and a client that runs.
+
+  -c, --count N        so many echo requests [4]
+  -i, --interval SEC   between them [1]
+  -W, --wait SEC       for the answer to each; the first has 10 seconds at least [2]
+  -w, --deadline SEC   for all of them [no]
+  -4, --ipv4           take IPv4 addresses of a name alone
+  -6, --ipv6           take IPv6 addresses of a name alone
+      --json           print a JSON object a line, as docs/ping.md describes them
+
+Exit codes: 0 it works; 1 it does not, or no client runs; 2 wrong usage; 4 not permitted.
+`
+
 const signInHelp =
   `Usage: firezone-headless-client [--token-path FILE] sign-in [--auth-base-url URL] [--account-slug SLUG]
 
@@ -98,6 +123,7 @@ Exit codes: 0 removed, cancelled, or there was none; 1 it cannot be removed; 2 w
 const commandHelp: { readonly [command: string]: string } = {
   "route": routeHelp,
   "status": statusHelp,
+  "ping": pingHelp,
   "sign-in": signInHelp,
   "sign-out": signOutHelp
 }

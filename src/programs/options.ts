@@ -9,6 +9,7 @@ import { randomUUID } from "node:crypto"
 import * as os from "node:os"
 import * as path from "node:path"
 import type { ClientSettings, DnsControlMethod } from "../services/ClientConfig.ts"
+import { localUnlessAllowed, parseMetricsAddress, parseOtlpEndpoint, unsupportedMetrics } from "./metricsOptions.ts"
 
 type Parsed<A> = Either.Either<A, string>
 
@@ -176,6 +177,16 @@ const defaults = {
       : `/run/dev.firezone.client/headless-${tunName}.sock`
 }
 
+const metricsAddress = Options.all({
+  address: text("metrics-address", "FIREZONE_METRICS_ADDRESS", parseMetricsAddress),
+  allowRemote: flag("metrics-allow-remote", "FIREZONE_METRICS_ALLOW_REMOTE")
+}).pipe(
+  Options.mapTryCatch(
+    ({ address, allowRemote }) => localUnlessAllowed(Option.getOrUndefined(address), allowRemote),
+    (told) => HelpDoc.p(told instanceof Error ? told.message : String(told))
+  )
+)
+
 /** Accepted and without effect: this client sends no telemetry (host spec section 15). */
 const withoutEffect = {
   noTelemetry: flag("no-telemetry", "FIREZONE_NO_TELEMETRY"),
@@ -203,6 +214,8 @@ export const clientOptions = Options.all({
   aead: text("aead", "FIREZONE_AEAD", parseAead),
   udpSendBuffer: text("udp-send-buffer-size", "FIREZONE_UDP_SEND_BUFFER_SIZE", parseBytes),
   udpReceiveBuffer: text("udp-recv-buffer-size", "FIREZONE_UDP_RECV_BUFFER_SIZE", parseBytes),
+  metricsAddress,
+  otlpEndpoint: text("otlp-endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT", parseOtlpEndpoint),
   ...withoutEffect
 }).pipe(
   Options.map((options): ClientSettings => {
@@ -225,7 +238,10 @@ export const clientOptions = Options.all({
       offloads: !options.noOffloads,
       aead: Option.getOrElse(options.aead, () => "auto" as const),
       udpSendBuffer: Option.getOrUndefined(options.udpSendBuffer),
-      udpReceiveBuffer: Option.getOrUndefined(options.udpReceiveBuffer)
+      udpReceiveBuffer: Option.getOrUndefined(options.udpReceiveBuffer),
+      metricsAddress: options.metricsAddress,
+      otlpEndpoint: Option.getOrUndefined(options.otlpEndpoint),
+      warnings: unsupportedMetrics(Option.getOrUndefined(options.metrics), Option.getOrUndefined(options.otlp))
     }
   })
 )

@@ -14,10 +14,12 @@ import * as DnsControlHost from "../layers/dns/DnsControlHost.ts"
 import * as DnsForwarderLive from "../layers/dns/DnsForwarderLive.ts"
 import * as SystemResolversHost from "../layers/dns/SystemResolversHost.ts"
 import * as LogLive from "../layers/log/LogLive.ts"
+import * as MetricsExportHost from "../layers/metrics/MetricsExportHost.ts"
 import * as NetworkChangesHost from "../layers/network/NetworkChangesHost.ts"
 import * as ReadinessPollerKoffi from "../layers/poll/ReadinessPollerKoffi.ts"
 import * as HostResolverLive from "../layers/portal/HostResolverLive.ts"
 import * as PortalLive from "../layers/portal/PortalLive.ts"
+import * as ResourceProbeHost from "../layers/probe/ResourceProbeHost.ts"
 import * as RouteCacheInvalidation from "../layers/route/RouteCacheInvalidation.ts"
 import * as RouteCacheLive from "../layers/route/RouteCacheLive.ts"
 import * as RouteResolverHost from "../layers/route/RouteResolverHost.ts"
@@ -36,6 +38,7 @@ import { ClientConfig, type ClientSettings } from "../services/ClientConfig.ts"
 import { connect } from "./connect.ts"
 import { dnsCleanup } from "./dnsCleanup.ts"
 import { outcome } from "./outcome.ts"
+import { ping, type PingOptions } from "./ping/ping.ts"
 import { routeExplain } from "./routeExplain.ts"
 import { signIn, type SignInOptions, signOut } from "./signIn.ts"
 import { type Screen, status, type StatusOptions } from "./status.ts"
@@ -105,6 +108,7 @@ export const runClient = (settings: ClientSettings, token: Redacted.Redacted | u
         TokenStoreFile.layer(token),
         DeviceIdentityHost.layer,
         kernelBuffers.layer,
+        MetricsExportHost.layer(process.env),
         ServiceManagerHost.layer(notifyVariables.takeNotifyVariables(process.env, process.pid))
       )
     ),
@@ -135,6 +139,14 @@ const screen: Screen = {
 export const runStatus = (settings: ClientSettings, options: StatusOptions) =>
   status(options, screen).pipe(
     Effect.provide(Layer.provide(ControlClientSocket.layer, Layer.succeed(ClientConfig, settings)))
+  )
+
+export const runPing = (settings: ClientSettings, options: Omit<PingOptions, "hasColours">) =>
+  ping({ ...options, hasColours: screen.hasColours }).pipe(
+    Effect.provide(Layer.merge(
+      Layer.provide(ControlClientSocket.layer, Layer.succeed(ClientConfig, settings)),
+      Layer.provide(ResourceProbeHost.layer, ReadinessPollerKoffi.layer)
+    ))
   )
 
 const operator = (settings: ClientSettings) =>

@@ -1,6 +1,7 @@
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import type * as Duration from "effect/Duration"
+import type { MetricsAddress } from "./MetricsExport.ts"
 
 export type DnsControlMethod = "auto" | "systemd-resolved" | "etc-resolv-conf" | "nrpt" | "disabled"
 
@@ -36,6 +37,12 @@ export interface ClientSettings {
   /** Bytes of each peer-to-peer socket's buffers; without them the defaults of host spec section 1. */
   readonly udpSendBuffer: number | undefined
   readonly udpReceiveBuffer: number | undefined
+  /** Where Prometheus finds metrics. */
+  readonly metricsAddress: MetricsAddress | undefined
+  /** Where metrics are sent by OTLP over HTTP. */
+  readonly otlpEndpoint: URL | undefined
+  /** What was asked for and will not be done, for the log. */
+  readonly warnings: ReadonlyArray<string>
 }
 
 /** A setting that cannot be used; exit code 1. */

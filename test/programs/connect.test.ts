@@ -8,6 +8,7 @@ import { connect, serviceText } from "../../src/programs/connect.ts"
 import { ip } from "../../src/protocol/wire/address.ts"
 import { ClientConfig, type ClientSettings } from "../../src/services/ClientConfig.ts"
 import { DeviceIdentity } from "../../src/services/DeviceIdentity.ts"
+import { MetricsExport } from "../../src/services/MetricsExport.ts"
 import { TokenRejected } from "../../src/services/Portal.ts"
 import { TokenStore } from "../../src/services/TokenStore.ts"
 import { makeControlServerDouble } from "../support/ControlServerDouble.ts"
@@ -28,6 +29,7 @@ const client = (changes: Partial<ClientSettings> = {}) =>
       manager.layer,
       makeControlServerDouble().layer,
       makeDnsControlDouble().layer,
+      Layer.succeed(MetricsExport, { run: () => Effect.void }),
       Layer.succeed(ClientConfig, settings(changes)),
       Layer.succeed(DeviceIdentity, { facts: Effect.succeed({ id: "device" }) }),
       Layer.mock(TokenStore, { read: Effect.succeed(Redacted.make("token")) }),

@@ -76,6 +76,63 @@ describe("options", () => {
         "FIREZONE_INC_BUF: \"maybe\" is not true, false, 1 or 0"
       )
     }))
+  it.effect("show metrics to this machine only, unless that is asked for", () =>
+    Effect.gen(function*() {
+      const address = (args: ReadonlyArray<string>, env?: Record<string, string>) =>
+        Effect.map(parse(args, env), ({ metricsAddress }) => metricsAddress)
+      assert.isUndefined(yield* address([]))
+      for (
+        const [text, host] of [["127.0.0.1:9090", "127.0.0.1"], ["127.1.2.3:9090", "127.1.2.3"], [
+          "[::1]:9090",
+          "::1"
+        ]] as const
+      ) {
+        assert.deepStrictEqual(yield* address(["--metrics-address", text]), { _tag: "Tcp", host, port: 9090 })
+      }
+      assert.deepStrictEqual(yield* address([], { FIREZONE_METRICS_ADDRESS: "unix:/run/x.sock" }), {
+        _tag: "Unix",
+        path: "/run/x.sock"
+      })
+      for (const text of ["0.0.0.0:9090", "[::]:9090", "192.0.2.1:9090"]) {
+        assert.include(yield* failure(["--metrics-address", text]), "could be read from other machines")
+        const allowed = yield* address(["--metrics-allow-remote"], { FIREZONE_METRICS_ADDRESS: text })
+        assert.strictEqual(allowed?._tag, "Tcp")
+      }
+      for (
+        const text of [
+          "",
+          ":9090",
+          "127.0.0.1",
+          "127.0.0.1:0",
+          "127.0.0.1:65536",
+          "localhost:9090",
+          "::1:9090",
+          "unix:x"
+        ]
+      ) {
+        assert.include(yield* failure(["--metrics-address", text]), "--metrics-address:", text)
+      }
+    }))
+  it.effect("name the receiver of OTLP as OpenTelemetry does", () =>
+    Effect.gen(function*() {
+      const endpoint = (text: string) =>
+        Effect.map(parse([], { OTEL_EXPORTER_OTLP_ENDPOINT: text }), ({ otlpEndpoint }) => otlpEndpoint?.href)
+      assert.strictEqual(yield* endpoint("http://127.0.0.1:4318"), "http://127.0.0.1:4318/v1/metrics")
+      assert.strictEqual(yield* endpoint("https://h.test/otlp/"), "https://h.test/otlp/v1/metrics")
+      assert.strictEqual(yield* endpoint("http://[::1]:4318/v1/metrics"), "http://[::1]:4318/v1/metrics")
+      for (const text of ["127.0.0.1:4317", "grpc://h.test", "https://user:secret@h.test"]) {
+        const said = yield* failure(["--otlp-endpoint", text])
+        assert.include(said, "--otlp-endpoint:")
+        assert.notInclude(said, "secret")
+      }
+    }))
+  it.effect("say what they ask for in vain", () =>
+    Effect.gen(function*() {
+      const warnings = (args: ReadonlyArray<string>) => Effect.map(parse(args), ({ warnings }) => warnings.join("\n"))
+      assert.strictEqual(yield* warnings(["--metrics", "sentry", "--no-telemetry"]), "")
+      assert.match(yield* warnings(["--metrics", "stdout"]), /--metrics stdout has no effect: .*--metrics-address/)
+      assert.match(yield* warnings(["--otlp-grpc-endpoint", "h:4317"]), /over HTTP: .*--otlp-endpoint/)
+    }))
   it("are all known to the complaint about unknown ones, and the visible ones are in the help", () => {
     const help = rootHelp("1", "auto")
     const names = HelpDoc.toAnsiText(Options.getHelp(clientOptions)).match(/--[a-z-]+/g) ?? []
@@ -93,7 +150,7 @@ describe("options", () => {
     ])
     for (const name of names) {
       assert.isTrue(knownFlags.has(name), name)
-      assert.strictEqual(help.includes(name), !hidden.has(name), name)
+      assert.strictEqual(new RegExp(`${name}(?![a-z-])`).test(help), !hidden.has(name), name)
     }
   })
   it("complain about unknown options and a token on the command line", () => {

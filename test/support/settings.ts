@@ -20,5 +20,8 @@ export const settings = (changes: Partial<ClientSettings> = {}): ClientSettings 
   aead: "auto",
   udpSendBuffer: undefined,
   udpReceiveBuffer: undefined,
+  metricsAddress: undefined,
+  otlpEndpoint: undefined,
+  warnings: [],
   ...changes
 })

@@ -16,7 +16,7 @@ type Resource = StatusReport["resources"][number]
 type Peer = StatusReport["peers"][number]
 
 /** Names come from the portal: nothing in them may move the cursor or turn the text around. */
-const printable = (text: string): string => text.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "\u{fffd}")
+export const printable = (text: string): string => text.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "\u{fffd}")
 
 const textOf = (cell: Cell): string => printable(typeof cell === "string" ? cell : cell.text)
 
@@ -117,7 +117,7 @@ const resourceRow = ({ address, gateway, name, sites, status, type }: Resource):
   styled("dim", gateway === undefined ? "" : `through ${gateway.slice(0, SHORT_ID)}`)
 ]
 
-const PATHS: { readonly [kind in NonNullable<Peer["path"]>["kind"]]: string } = {
+export const PATHS: { readonly [kind in NonNullable<Peer["path"]>["kind"]]: string } = {
   direct: "direct",
   "relayed-by-us": "through our relay",
   "relayed-by-peer": "through its relay",
@@ -129,7 +129,7 @@ const STATE_STYLE: { readonly [state in Peer["state"]]: Style } = {
   connecting: "yellow"
 }
 
-const millis = (value: number): string => `${value.toFixed(value < 10 ? 1 : 0)} ms`
+export const millis = (value: number): string => `${value.toFixed(value < 10 ? 1 : 0)} ms`
 
 const peerLines = (peer: Peer, paint: Paint): ReadonlyArray<string> => {
   const { path } = peer

@@ -2,6 +2,7 @@ import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { SocketAddress } from "../model/Route.ts"
+import type { Family } from "../protocol/wire/address.ts"
 import type { RoutingLoopPreventionFailed, SocketFailed } from "./SocketFactory.ts"
 
 export interface DatagramHandlers {
@@ -19,7 +20,7 @@ export interface DatagramHandlers {
   ) => void
   /** After each batch: flush what the datagrams caused. */
   readonly onBatchEnd: () => void
-  /** The sockets are no longer `blocked`. */
+  /** A socket that was `blocked` is so no longer. */
   readonly onUnblocked?: (() => void) | undefined
 }
 
@@ -49,10 +50,10 @@ export interface PeerSockets {
   ) => void
   readonly flush: () => void
   /**
-   * Whether the system's send buffer is full. What is sent meanwhile goes to a bounded backlog and is then dropped, so
-   * better read nothing that causes sending until `onUnblocked` (host spec section 10.4).
+   * Whether the system's send buffer is full, of that family or of any. What is sent meanwhile goes to a bounded backlog
+   * and is then dropped, so better read nothing that causes sending until `onUnblocked` (host spec section 10.4).
    */
-  readonly blocked: () => boolean
+  readonly blocked: (family?: Family) => boolean
   /** The bound port of each family; `undefined` where the family could not be bound. */
   readonly port4: number | undefined
   readonly port6: number | undefined

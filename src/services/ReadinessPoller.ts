@@ -4,6 +4,8 @@ import type * as Scope from "effect/Scope"
 import type { SyscallError } from "../ffi/SyscallError.ts"
 
 export interface Watch {
+  /** Whether to be called when the descriptor is readable; on at first. Errors may be told of even when it is off. */
+  readonly setReadable: (wanted: boolean) => void
   /** Whether to be called when the descriptor is writable too; off at first. */
   readonly setWritable: (wanted: boolean) => void
 }

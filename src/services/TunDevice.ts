@@ -58,6 +58,11 @@ export interface Tun {
   readonly instance: number
   /** Starts reading. Packets that arrive before are left in the device's queue. */
   readonly start: (handlers: TunHandlers) => Effect.Effect<void, TunFailed, Scope.Scope>
+  /**
+   * Whether to read; on at first. Off leaves packets in the device's queue, where they hold up those who send them: for
+   * short times only, because it holds up everybody. May be called from the handlers, and takes effect after their batch.
+   */
+  readonly setReading: (wanted: boolean) => void
   /** Queues one valid IP packet for `flush`; the bytes must stay until then. Trains of one flow may be merged. */
   readonly write: (buffer: Uint8Array, offset: number, length: number) => void
   readonly flush: () => void

@@ -31,8 +31,8 @@ export interface PeerSocketDouble {
   failure: SocketFailed | RoutingLoopPreventionFailed | undefined
   port4: number | undefined
   port6: number | undefined
-  /** Settable: what `blocked` says. A change to false calls `onUnblocked`. */
-  readonly setBlocked: (blocked: boolean) => void
+  /** Settable: what `blocked` says, of one family or of both. A change to false calls `onUnblocked`. */
+  readonly setBlocked: (blocked: boolean, family?: 4 | 6) => void
   readonly layer: Layer.Layer<PeerSocket>
 }
 
@@ -41,7 +41,7 @@ const ROOM = 64
 
 export const makePeerSocketDouble = (): PeerSocketDouble => {
   let handlers: DatagramHandlers | undefined
-  let blocked = false
+  const blocked = { 4: false, 6: false }
   const open = (opening: DatagramHandlers) =>
     Effect.acquireRelease(
       Effect.suspend(() => {
@@ -69,7 +69,7 @@ export const makePeerSocketDouble = (): PeerSocketDouble => {
               double.onSent(datagram)
             }
           },
-          blocked: () => blocked,
+          blocked: (family) => family === undefined ? blocked[4] || blocked[6] : blocked[family],
           port4: double.port4,
           port6: double.port6,
           stats: () => ({ ...counts, dropped: { ...counts.dropped } })
@@ -101,10 +101,12 @@ export const makePeerSocketDouble = (): PeerSocketDouble => {
     failure: undefined,
     port4: 52625,
     port6: 52625,
-    setBlocked: (wanted) => {
-      const was = blocked
-      blocked = wanted
-      if (was && !wanted) handlers?.onUnblocked?.()
+    setBlocked: (wanted, family) => {
+      for (const each of family === undefined ? [4, 6] as const : [family]) {
+        const was = blocked[each]
+        blocked[each] = wanted
+        if (was && !wanted) handlers?.onUnblocked?.()
+      }
     },
     layer: Layer.sync(PeerSocket, () => PeerSocket.of({ open }))
   }

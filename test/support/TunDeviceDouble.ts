@@ -21,6 +21,8 @@ export interface TunDeviceDouble {
   /** The options of every `open`, oldest first. */
   readonly opened: Array<TunOptions>
   readonly isOpen: () => boolean
+  /** Whether the device is to be read. `deliver` delivers all the same, as the rest of a batch would. */
+  reading: boolean
   /** What `configure` says. */
   works: { readonly ipv4: boolean; readonly ipv6: boolean }
   /** Fails the next `open`s and `configure`s. */
@@ -67,6 +69,7 @@ export const makeTunDeviceDouble = (): TunDeviceDouble => {
             double.configured.push(config)
             return Effect.succeed(double.works)
           }),
+        setReading: (wanted: boolean) => void (double.reading = wanted),
         stats: () => ({ read: 0, readBytes: 0, written: 0, writtenBytes: 0, dropped: {}, offloads: "none" }),
         closed: Deferred.await(closed)
       }
@@ -89,6 +92,7 @@ export const makeTunDeviceDouble = (): TunDeviceDouble => {
     configured: [],
     opened: [],
     isOpen: () => isOpen,
+    reading: true,
     works: { ipv4: true, ipv6: true },
     openFailure: undefined,
     configureFailure: undefined,

@@ -49,6 +49,7 @@ const echoingDevice: Layer.Layer<TunDevice> = Layer.sync(TunDevice, () =>
           },
           flush: () => {},
           configure: () => Effect.succeed({ ipv4: true, ipv6: true }),
+          setReading: () => undefined,
           stats: () => ({ read: 0, readBytes: 0, written, writtenBytes: 0, dropped: {}, offloads: "none" }),
           closed: Effect.never
         }

@@ -30,6 +30,7 @@ const ERROR_PAUSE_MILLIS = 50
 interface Entry {
   readonly fd: number
   readonly onReady: (readable: boolean, writable: boolean) => void
+  readable: boolean
   writable: boolean
   errors: number
   /** Left out of the poll for a while: in error over and over. */
@@ -98,7 +99,7 @@ class AsyncPoll {
     this.#pollfds[1] = POLLIN
     for (const [i, entry] of this.#polled.entries()) {
       this.#pollfds[2 * i + 2] = entry.fd
-      this.#pollfds[2 * i + 3] = entry.writable ? POLLIN | POLLOUT : POLLIN
+      this.#pollfds[2 * i + 3] = (entry.readable ? POLLIN : 0) | (entry.writable ? POLLOUT : 0)
     }
     this.#blocked = true
     const bytes = new Uint8Array(this.#pollfds.buffer)
@@ -165,12 +166,17 @@ const make = Effect.gen(function*() {
         Effect.suspend(() => {
           if (fcntl()(fd, F_GETFD, 0) < 0) return Effect.fail(refused(fd, errno(), "it is not open"))
           if (poller.has(fd)) return Effect.fail(refused(fd, ERRNO.EEXIST, "it is being watched already"))
-          const entry: Entry = { fd, onReady, writable: false, errors: 0, pause: undefined }
+          const entry: Entry = { fd, onReady, readable: true, writable: false, errors: 0, pause: undefined }
           poller.add(entry)
           return Effect.succeed(entry)
         }),
         (entry) => Effect.async<void>((resume) => poller.remove(entry, () => resume(Effect.void)))
       ).pipe(Effect.map((entry) => ({
+        setReadable: (wanted) => {
+          if (entry.readable === wanted) return
+          entry.readable = wanted
+          poller.update()
+        },
         setWritable: (wanted) => {
           if (entry.writable === wanted) return
           entry.writable = wanted

@@ -28,6 +28,7 @@ class NativeWatch {
   readonly #onReady: OnReady
   readonly #handle: PollHandle
   readonly #onPoll: OnPoll
+  #readable = true
   #writable = false
   #errors = 0
   #pause: ReturnType<typeof setTimeout> | undefined
@@ -43,6 +44,12 @@ class NativeWatch {
     }
     this.#handle = poll(fd, { readable: true, writable: false }, this.#onPoll)
     watches.set(fd, this)
+  }
+
+  setReadable(wanted: boolean): void {
+    if (this.#closed || wanted === this.#readable) return
+    this.#readable = wanted
+    if (this.#pause === undefined) this.#start()
   }
 
   setWritable(wanted: boolean): void {
@@ -75,7 +82,11 @@ class NativeWatch {
   }
 
   #start(): void {
-    this.#handle.start({ readable: true, writable: this.#writable }, this.#onPoll as unknown as () => void)
+    if (!this.#readable && !this.#writable) return this.#handle.stop()
+    this.#handle.start(
+      { readable: this.#readable, writable: this.#writable },
+      this.#onPoll as unknown as () => void
+    )
   }
 }
 

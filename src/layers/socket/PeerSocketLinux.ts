@@ -156,10 +156,9 @@ const make = (options: PeerSocketOptions) =>
         },
         flush
       )
-      const blocked = (): boolean => sender4?.blocked === true || sender6?.blocked === true
-      const onUnblocked = (): void => {
-        if (!blocked()) handlers.onUnblocked?.()
-      }
+      const blocked = (family?: Family): boolean =>
+        family !== 6 && sender4?.blocked === true || family !== 4 && sender6?.blocked === true
+      const onUnblocked = (): void => handlers.onUnblocked?.()
       yield* Effect.addFinalizer(() => Effect.sync(() => room.close()))
       const v4 = yield* Effect.either(openFamily(4, handlers, counters, room, onUnblocked))
       if (Either.isLeft(v4) && v4.left._tag === "RoutingLoopPreventionFailed") return yield* v4.left

@@ -29,7 +29,7 @@ import {
   TUNSETOFFLOAD
 } from "../../ffi/linux/tun.ts"
 import { SyscallError } from "../../ffi/SyscallError.ts"
-import { ReadinessPoller } from "../../services/ReadinessPoller.ts"
+import { ReadinessPoller, type Watch } from "../../services/ReadinessPoller.ts"
 import { type Tun, TunDevice, TunFailed, type TunHandlers, type TunOptions } from "../../services/TunDevice.ts"
 import { TunInterface } from "../../services/TunInterface.ts"
 import { DropCounts } from "./DropCounts.ts"
@@ -182,6 +182,8 @@ const make = Effect.gen(function*() {
       (writer) => Effect.sync(() => writer.close())
     )
     let reader: TunReader | undefined
+    let watch: Watch | undefined
+    let reading = true
 
     const start = Effect.fn("Tun.start")(function*(handlers: TunHandlers) {
       // The watch ends with whichever ends first: the caller's scope, the device's, or the device itself.
@@ -191,10 +193,12 @@ const make = Effect.gen(function*() {
         onGone(code)
         Runtime.runFork(runtime)(Scope.close(watching, Exit.void))
       })
-      yield* poller.watch(fd, () => started.drain()).pipe(
+      watch = yield* poller.watch(fd, () => started.drain()).pipe(
         Effect.mapError((cause) => new TunFailed({ step: `watch ${name}`, cause })),
         Scope.extend(watching)
       )
+      watch.setReadable(reading)
+      started.setPaused(!reading)
       yield* Scope.addFinalizer(watching, Effect.sync(() => started.stop()))
       const before = reader
       reader = started
@@ -209,6 +213,11 @@ const make = Effect.gen(function*() {
       interfaceIndex: managed.interfaceIndex,
       instance: managed.instance,
       start,
+      setReading: (wanted) => {
+        reading = wanted
+        reader?.setPaused(!wanted)
+        watch?.setReadable(wanted)
+      },
       write: (bytes, offset, length) => writer.write(bytes, offset, length),
       flush: () => writer.flush(),
       configure: managed.configure,

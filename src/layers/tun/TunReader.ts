@@ -42,6 +42,7 @@ export class TunReader {
   readonly #base: number
   readonly #segments: Segments = { count: 0, length: 0, lastLength: 0 }
   #stopped = false
+  #paused = false
   /** Slots that hold packets of this batch. */
   #used = 0
   packets = 0
@@ -58,11 +59,11 @@ export class TunReader {
     this.#base = (CACHE_LINE - this.#arenaAddress % CACHE_LINE) % CACHE_LINE
   }
 
-  /** Reads until the device is empty or the budget of this turn is used up. */
+  /** Reads until the device is empty, the budget of this turn is used up, or a handler has paused it. */
   drain(): void {
     const readDevice = read()
     const until = this.packets + MAX_PACKETS
-    for (let reads = 0; reads < MAX_READS && this.packets < until && !this.#stopped; reads++) {
+    for (let reads = 0; reads < MAX_READS && this.packets < until && !this.#halted; reads++) {
       const at = this.#base + this.#used * STRIDE + CIPHER_HEADROOM
       const length = readDevice(this.#fd, this.#arenaAddress + at - VIRTIO_NET_HEADER, MAX_READ)
       if (length <= 0) {
@@ -80,9 +81,18 @@ export class TunReader {
     if (this.#used > 0) this.#endBatch()
   }
 
+  /** Whether to leave packets in the device's queue; safe to call from a handler. What was read is still handed on. */
+  setPaused(paused: boolean): void {
+    this.#paused = paused
+  }
+
   /** Nothing is read or handed on afterwards; safe to call from a handler. */
   stop(): void {
     this.#stopped = true
+  }
+
+  get #halted(): boolean {
+    return this.#stopped || this.#paused
   }
 
   #receive(at: number, length: number): void {

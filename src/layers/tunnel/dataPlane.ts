@@ -62,6 +62,12 @@ export interface DataPlane {
 /** Longest sleep without looking at the core again, in milliseconds. */
 const MAX_SLEEP = 10_000
 
+/**
+ * How long a full socket keeps the device from being read, in milliseconds. What the device holds back is everybody's:
+ * other peers, the other IP version, DNS. They wait so long for the next batch, and however long the socket stays full.
+ */
+const MAX_HOLD = 10
+
 export const makeDataPlane = (options: DataPlaneOptions): DataPlane => {
   const { core, now, onDefect, onSettled, tun } = options
   const slots = new Uint8Array(SLOT_BYTES * SLOTS)
@@ -70,6 +76,11 @@ export const makeDataPlane = (options: DataPlaneOptions): DataPlane => {
   let stopped = false
   let timer: NodeJS.Timeout | undefined
   let armedFor = Number.POSITIVE_INFINITY
+  /** The IP versions that packets of the device were sent over since the latest flush. */
+  let sent4 = false
+  let sent6 = false
+  let holding = false
+  let holdTimer: NodeJS.Timeout | undefined
 
   const fail = (cause: unknown): void => {
     if (stopped) return
@@ -79,6 +90,7 @@ export const makeDataPlane = (options: DataPlaneOptions): DataPlane => {
   const stop = (): void => {
     stopped = true
     clearTimeout(timer)
+    clearTimeout(holdTimer)
   }
   const arm = (): void => {
     const deadline = core.pollTimeout()
@@ -98,6 +110,26 @@ export const makeDataPlane = (options: DataPlaneOptions): DataPlane => {
     tun.flush()
     usedSlots = 0
     sockets?.flush()
+    if (sent4 || sent6) hold()
+  }
+  /**
+   * Leaves packets in the device while the socket is full that they go to: there they slow down who sends them, which is
+   * better than to drop them. What other sockets still take is not held up for long.
+   */
+  const hold = (): void => {
+    const full = sent4 && sockets?.blocked(4) === true || sent6 && sockets?.blocked(6) === true
+    sent4 = false
+    sent6 = false
+    if (!full || holding) return
+    holding = true
+    tun.setReading(false)
+    if (holdTimer === undefined) holdTimer = setTimeout(release, MAX_HOLD)
+    else holdTimer.refresh()
+  }
+  const release = (): void => {
+    if (!holding || stopped) return
+    holding = false
+    tun.setReading(true)
   }
   const settle = (): void => {
     if (stopped) return
@@ -137,6 +169,8 @@ export const makeDataPlane = (options: DataPlaneOptions): DataPlane => {
         try {
           if (core.tunInput(buffer, offset, length, now()) && sockets !== undefined) {
             const { transmit } = core
+            if (transmit.destination.family === 4) sent4 = true
+            else sent6 = true
             sockets.send(
               transmit.source,
               transmit.destination,
@@ -170,10 +204,13 @@ export const makeDataPlane = (options: DataPlaneOptions): DataPlane => {
           fail(cause)
         }
       },
-      onBatchEnd: settle
+      onBatchEnd: settle,
+      onUnblocked: release
     },
     setSockets: (next) => {
       sockets = next
+      // What was full has gone, and says nothing any more.
+      release()
     },
     settle,
     stop

@@ -112,6 +112,40 @@ for (const [name, layer] of Object.entries(layers)) {
         assert.strictEqual(yield* Queue.size(calls), 0)
       }).pipe(Effect.provide(layer)))
 
+    it.scoped("reports readability only while that is wanted, and does not spin meanwhile", () =>
+      Effect.gen(function*() {
+        const fd = yield* eventCounter
+        const other = yield* eventCounter
+        const poller = yield* ReadinessPoller
+        const calls = yield* Queue.unbounded<string>()
+        const watch = yield* poller.watch(fd, (readable, writable) => {
+          if (readable) watch.setReadable(false) // and leaves it undrained
+          if (writable) watch.setWritable(false)
+          calls.unsafeOffer(`${readable} ${writable}`)
+        })
+        signal(fd)
+        assert.strictEqual(yield* Queue.take(calls), "true false")
+        // The loop turns: another watch is served several times, this one is not.
+        for (let i = 0; i < 5; i++) {
+          yield* Deferred.make<void>().pipe(Effect.flatMap((seen) =>
+            Effect.gen(function*() {
+              yield* poller.watch(other, () => {
+                drain(other)
+                Deferred.unsafeDone(seen, Exit.void)
+              })
+              signal(other)
+              yield* Deferred.await(seen)
+            }).pipe(Effect.scoped)
+          ))
+        }
+        assert.strictEqual(yield* Queue.size(calls), 0)
+        watch.setWritable(true)
+        assert.strictEqual(yield* Queue.take(calls), "false true")
+        watch.setReadable(true)
+        assert.strictEqual(yield* Queue.take(calls), "true false")
+        assert.strictEqual(yield* Queue.size(calls), 0)
+      }).pipe(Effect.provide(layer)))
+
     it.scoped("lets a watch be ended from its own callback and calls no more", () =>
       Effect.gen(function*() {
         const fd = yield* eventCounter
@@ -135,6 +169,7 @@ for (const [name, layer] of Object.entries(layers)) {
         })
         signal(other)
         yield* Deferred.await(seen)
+        watch.setReadable(false)
         watch.setWritable(true) // nothing happens, and nothing crashes
         yield* turn
         assert.strictEqual(calls, 1)

@@ -194,6 +194,25 @@ describe("TunReader", () => {
     assert.deepStrictEqual(batches.map(({ length }) => length), [200, 200])
   })
 
+  it("leaves what it has not read while it is paused, and loses nothing of what it has", () => {
+    const train = udp(5000)
+    pair.send(framed(train, { type: GSO_UDP_L4, size: 100 }))
+    for (let i = 0; i < 3; i++) pair.send(framed(udp(4, { id: i })))
+    let seen = 0
+    onPacket = () => {
+      seen += 1
+      if (seen === 2) reader.setPaused(true)
+    }
+    reader.drain()
+    assert.deepStrictEqual(batches.map(({ length }) => length), [50])
+    reader.drain()
+    assert.lengthOf(batches, 1)
+    reader.setPaused(false)
+    reader.drain()
+    assert.deepStrictEqual(batches.slice(1), [[0, 1, 2].map((id) => udp(4, { id }))])
+    assert.deepStrictEqual(drops.snapshot(), {})
+  })
+
   it("hands on nothing after it was stopped, not even the rest of a train", () => {
     pair.send(framed(udp(5000), { type: GSO_UDP_L4, size: 1000 }))
     pair.send(framed(udp(5)))

@@ -1,6 +1,6 @@
 /** The joint of core, device and sockets, with a core that the test plays. */
 import * as Effect from "effect/Effect"
-import { assert, describe, it, vi } from "vitest"
+import { afterEach, assert, beforeEach, describe, it, vi } from "vitest"
 import { type DataPlane, makeDataPlane, type PacketCore } from "../../../src/layers/tunnel/dataPlane.ts"
 import { CIPHER_HEADROOM } from "../../../src/protocol/crypto.ts"
 import type { Transmit } from "../../../src/protocol/node/types.ts"
@@ -156,6 +156,90 @@ describe("data plane", () => {
       tunDouble.deliver(filled(2))
       assert.deepStrictEqual(socketDouble.sent.map(({ bytes }) => bytes), [filled(2)])
     }))
+
+  describe("while a socket is full", () => {
+    beforeEach(() => void vi.useFakeTimers())
+    afterEach(() => void vi.useRealTimers())
+
+    it("leaves packets in the device, until the socket has room", () =>
+      withPlane(({ settled, socketDouble, tunDouble }) => {
+        socketDouble.setBlocked(true, 4)
+        assert.isTrue(tunDouble.reading)
+        // The batch that finds out goes to the backlog.
+        tunDouble.deliver(filled(1))
+        assert.isFalse(tunDouble.reading)
+        assert.strictEqual(socketDouble.sent.length, 1)
+        // What arrives from peers goes on.
+        socketDouble.deliver(local, remote, [filled(2)])
+        assert.deepStrictEqual(tunDouble.written, [filled(2)])
+        assert.strictEqual(settled.count, 2)
+        assert.isFalse(tunDouble.reading)
+        socketDouble.setBlocked(false, 4)
+        assert.isTrue(tunDouble.reading)
+        vi.advanceTimersByTime(1000)
+        assert.isTrue(tunDouble.reading)
+      }))
+
+    it("lets a batch in now and then, should it be full for ever", () =>
+      withPlane(({ socketDouble, tunDouble }) => {
+        socketDouble.setBlocked(true, 4)
+        let batches = 0
+        for (let millis = 0; millis < 1000; millis++) {
+          if (tunDouble.reading) {
+            tunDouble.deliver(filled(1))
+            batches += 1
+            assert.isFalse(tunDouble.reading)
+          }
+          vi.advanceTimersByTime(1)
+        }
+        assert.strictEqual(batches, 100)
+      }))
+
+    it("reads on what goes over the other IP version, or to nobody", () =>
+      withPlane(({ core, socketDouble, tunDouble }) => {
+        socketDouble.setBlocked(true, 6)
+        tunDouble.deliver(filled(1))
+        assert.isTrue(tunDouble.reading)
+        socketDouble.setBlocked(true, 4)
+        tunDouble.deliver(filled(0xff)) // such as a query to our own name server
+        assert.isTrue(tunDouble.reading)
+        core.transmit.destination = new SocketAddress(ip("2001:db8::7"), 40_000)
+        tunDouble.deliver(filled(1))
+        assert.isFalse(tunDouble.reading)
+        // One of the two has room: whoever sends to the other is found out with the next batch.
+        socketDouble.setBlocked(false, 4)
+        assert.isTrue(tunDouble.reading)
+        tunDouble.deliver(filled(1))
+        assert.isFalse(tunDouble.reading)
+      }))
+
+    it("reads on when the socket has gone, and its successor is full by itself", () =>
+      withPlane(({ plane, socketDouble, sockets, tunDouble }) => {
+        socketDouble.setBlocked(true)
+        tunDouble.deliver(filled(1))
+        assert.isFalse(tunDouble.reading)
+        plane.setSockets(undefined)
+        assert.isTrue(tunDouble.reading)
+        tunDouble.deliver(filled(1)) // lost, but nobody waits
+        assert.isTrue(tunDouble.reading)
+        plane.setSockets(sockets)
+        tunDouble.deliver(filled(1))
+        assert.isFalse(tunDouble.reading)
+        socketDouble.setBlocked(false)
+        assert.isTrue(tunDouble.reading)
+      }))
+
+    it("does nothing after it was stopped", () =>
+      withPlane(({ plane, socketDouble, tunDouble }) => {
+        socketDouble.setBlocked(true)
+        tunDouble.deliver(filled(1))
+        plane.stop()
+        socketDouble.setBlocked(false)
+        vi.advanceTimersByTime(1000)
+        assert.isFalse(tunDouble.reading)
+        assert.strictEqual(vi.getTimerCount(), 0)
+      }))
+  })
 
   it("wakes the core when it is due, once, and after an earlier deadline", () => {
     vi.useFakeTimers()

@@ -104,6 +104,8 @@ export interface Lab {
   readonly gateway: Emulator<GatewayState>
   /** Starts the client as a user would: the built executable with nothing but flags and environment. */
   readonly startClient: (options?: ClientOptions) => Effect.Effect<Daemon, LabError, Scope.Scope>
+  /** Another one beside it, with the interface `tun-two`. */
+  readonly startClientBeside: Effect.Effect<Daemon, LabError, Scope.Scope>
   /** Another one, on the second gateway's host: nothing else may be there. */
   readonly startOtherClient: Effect.Effect<Daemon, LabError, Scope.Scope>
   /** Runs one of its commands to the end, with its settings of the lab. */
@@ -206,7 +208,7 @@ const emulator = <State>(
   })
 
 /** The networks behind the gateway. */
-const networks: ReadonlyArray<ResourceConfig> = [
+export const networks: ReadonlyArray<ResourceConfig> = [
   {
     type: "cidr",
     id: ids.cidr4,
@@ -331,6 +333,12 @@ export const start = (
       farm,
       startClient: (options = {}) =>
         topology.daemon("client", "client", clientArgv(options), { ...clientEnvironment, ...options.env }),
+      startClientBeside: topology.daemon(
+        "client",
+        "client2",
+        [process.execPath, executable, ...clientArguments(topology, undefined, "client2"), "--tun-name", "tun-two"],
+        otherClientEnvironment
+      ),
       startOtherClient: topology.daemon(
         "gw2",
         "client2",

@@ -25,6 +25,7 @@ const groups: ReadonlyArray<
   },
   { name: "what is allowed", needs: needing("dnsmasq", "dig"), scenarios: ["revoke", "internet", "filters"] },
   { name: "clients that reach each other", needs: needing("dig"), scenarios: ["device-pool"] },
+  { name: "clients side by side", needs: needing("dnsmasq", "dig"), scenarios: ["instances"] },
   { name: "who moves", needs: needing("tcpdump"), scenarios: ["roam", "portal-restart", "roam-sighup"] },
   { name: "what it says of itself", needs: needing("setpriv"), scenarios: ["status", "service"] },
   { name: "paths found inside the tunnel", needs: needing("tcpdump"), scenarios: ["path-mode", "path-mode-roam"] },

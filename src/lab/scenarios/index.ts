@@ -5,6 +5,7 @@ import { dns, dnsInTunnel } from "./dns.ts"
 import { dnsEtcResolvConf, dnsResolved } from "./dnsControl.ts"
 import { dnsTwoResources } from "./dnsTwoResources.ts"
 import { filters } from "./filters.ts"
+import { instances } from "./instances.ts"
 import * as gateways from "./gateways.ts"
 import { internet } from "./internet.ts"
 import { loss } from "./loss.ts"
@@ -53,6 +54,7 @@ export const scenarios: ReadonlyArray<Scenario> = [
   filters,
   revoke,
   devicePool,
+  instances,
   dns,
   dnsTwoResources,
   dnsInTunnel,

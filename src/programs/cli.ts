@@ -9,6 +9,7 @@ import type * as Redacted from "effect/Redacted"
 import { version } from "../model/version.ts"
 import { parseIp } from "../protocol/wire/address.ts"
 import type { ClientSettings } from "../services/ClientConfig.ts"
+import { doctorCommand } from "./doctor/command.ts"
 import { helpFor } from "./help.ts"
 import { signInCommand, signOutCommand, statusCommand } from "./operatorCommands.ts"
 import { clientOptions } from "./options.ts"
@@ -96,6 +97,7 @@ const command = (token: Redacted.Redacted | undefined) => {
   const settings = Effect.map(root, ({ settings }) => settings)
   const operator = [
     statusCommand(settings),
+    doctorCommand(settings, token),
     pingCommand(settings),
     signInCommand(settings),
     signOutCommand(settings)

@@ -11,6 +11,10 @@ export const EXIT = {
   signedOut: 3,
   noTunnel: 4,
   portalUnreachable: 5,
+  /** `doctor` found nothing worse than something odd. */
+  warned: 10,
+  /** `doctor` found something that cannot work. */
+  unwell: 11,
   interrupted: 130
 } as const
 
@@ -21,6 +25,8 @@ const exitCodes: { readonly [tag: string]: number } = {
   ControlNotPermitted: EXIT.noTunnel,
   RetriesExhausted: EXIT.portalUnreachable,
   NotSignedIn: EXIT.portalUnreachable,
+  DoctorWarned: EXIT.warned,
+  DoctorFailed: EXIT.unwell,
   UsageError: EXIT.usage
 }
 

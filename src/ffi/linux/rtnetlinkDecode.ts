@@ -6,6 +6,7 @@ import {
   FRA,
   IFA,
   IFLA,
+  IFLA_INFO_KIND,
   LINK_HEADER,
   NLM_F,
   NLMSG_HEADER,
@@ -89,11 +90,14 @@ export interface LinkMessage {
   readonly mtu?: number | undefined
   readonly operState?: number | undefined
   readonly txQueueLength?: number | undefined
+  /** The driver's name for itself, such as `wireguard`. */
+  readonly kind?: string | undefined
 }
 
 export const decodeLink = (body: Uint8Array): LinkMessage | undefined => {
   if (body.length < LINK_HEADER) return undefined
   const attributes = readAttributes(body, LINK_HEADER)
+  const info = attributes.get(IFLA.LINKINFO)
   return {
     family: body[0] as number,
     index: u32(body, 4),
@@ -101,7 +105,8 @@ export const decodeLink = (body: Uint8Array): LinkMessage | undefined => {
     name: textOf(attributes.get(IFLA.IFNAME)),
     mtu: numberOf(attributes.get(IFLA.MTU)),
     operState: byteOf(attributes.get(IFLA.OPERSTATE)),
-    txQueueLength: numberOf(attributes.get(IFLA.TXQLEN))
+    txQueueLength: numberOf(attributes.get(IFLA.TXQLEN)),
+    kind: info === undefined ? undefined : textOf(readAttributes(info, 0).get(IFLA_INFO_KIND))
   }
 }
 

@@ -151,6 +151,10 @@ export const getRoute = (
 export const dumpRoutes = (family: AddressFamily, table: number): Uint8Array =>
   encode(RTM.GETROUTE, NLM_F.DUMP, routeHeader(family, 0), [[RTA.TABLE, u32Bytes(table)]])
 
+/** Of every table. */
+export const dumpAllRoutes = (family: AddressFamily): Uint8Array =>
+  encode(RTM.GETROUTE, NLM_F.DUMP, routeHeader(family, 0), [])
+
 export interface DeviceRoute {
   readonly destination: Uint8Array
   readonly prefixLength: number

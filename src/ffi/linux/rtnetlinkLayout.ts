@@ -46,7 +46,9 @@ export const RTM = {
 
 /** `ifinfomsg` */
 export const LINK_HEADER = 16
-export const IFLA = { IFNAME: 3, MTU: 4, TXQLEN: 13, OPERSTATE: 16, AF_SPEC: 26, EXT_MASK: 29 } as const
+export const IFLA = { IFNAME: 3, MTU: 4, TXQLEN: 13, OPERSTATE: 16, LINKINFO: 18, AF_SPEC: 26, EXT_MASK: 29 } as const
+/** Inside `IFLA.LINKINFO`. */
+export const IFLA_INFO_KIND = 1
 export const IFLA_INET6_ADDR_GEN_MODE = 8
 export const IN6_ADDR_GEN_MODE_NONE = 1
 export const RTEXT_FILTER_SKIP_STATS = 8

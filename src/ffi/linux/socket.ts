@@ -30,10 +30,13 @@ export const IP_TOS = 1
 export const IP_PKTINFO = 8
 export const IP_MTU_DISCOVER = 10
 export const IP_RECVTOS = 13
+/** Of a connected socket: what is known of its path. */
+export const IP_MTU = 14
 /** Sets DF and ignores what path MTU discovery learnt: only the interface's MTU limits. The same for both families. */
 export const PMTUDISC_PROBE = 3
 
 export const IPV6_MTU_DISCOVER = 23
+export const IPV6_MTU = 24
 export const IPV6_V6ONLY = 26
 export const IPV6_RECVPKTINFO = 49
 export const IPV6_PKTINFO = 50

@@ -21,3 +21,12 @@ export const layerFor = (platform: NodeJS.Platform): HostLayer => {
 }
 
 export const layer: HostLayer = Layer.suspend(() => layerFor(process.platform))
+
+/** Of a user who may not mark sockets: what they send may go through a tunnel that is up. For diagnosis alone. */
+export const unmarked: HostLayer = Layer.suspend(() =>
+  process.platform === "linux"
+    ? Layer.unwrapEffect(
+      Effect.promise(async () => (await import("./SocketFactoryLinux.ts")).layerWith({ mark: undefined }))
+    )
+    : layerFor(process.platform)
+)

@@ -1,0 +1,21 @@
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type { SyscallError } from "../../ffi/SyscallError.ts"
+import { UnsupportedPlatform } from "../../model/UnsupportedPlatform.ts"
+import type { NetworkInventory } from "../../services/NetworkInventory.ts"
+
+type HostLayer = Layer.Layer<NetworkInventory, UnsupportedPlatform | SyscallError>
+
+/** Imports only the host's implementation: another one may load a library this host lacks. */
+const layers: { readonly [platform in NodeJS.Platform]?: () => Promise<HostLayer> } = {
+  linux: async () => (await import("./NetworkInventoryLinux.ts")).layer
+}
+
+export const layerFor = (platform: NodeJS.Platform): HostLayer => {
+  const load = layers[platform]
+  return load === undefined
+    ? Layer.fail(new UnsupportedPlatform({ platform, what: "doctor" }))
+    : Layer.unwrapEffect(Effect.promise(load))
+}
+
+export const layer: HostLayer = Layer.suspend(() => layerFor(process.platform))

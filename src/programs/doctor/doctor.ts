@@ -1,0 +1,105 @@
+/** `doctor`: looks at everything that a person who helps would ask for, and says what to do next. */
+import * as Clock from "effect/Clock"
+import * as Console from "effect/Console"
+import * as Data from "effect/Data"
+import * as Effect from "effect/Effect"
+import { type CheckReport, doctorReport, failed, type Finding } from "../../model/doctor.ts"
+import { version } from "../../model/version.ts"
+import type { SocketAddress } from "../../protocol/wire/address.ts"
+import { colours, plain } from "../statusScreen.ts"
+import { type Check, readSession } from "./check.ts"
+import { clientChecks } from "./client.ts"
+import { dnsChecks } from "./dns.ts"
+import { networkChecks } from "./network.ts"
+import { askRelays, pathChecks } from "./paths.ts"
+import { askPortal, portalChecks } from "./portal.ts"
+import { doctorLines } from "./screen.ts"
+import { systemChecks, type SystemFacts } from "./system.ts"
+
+/** Exit code 10. It has been said on stdout. */
+export class DoctorWarned extends Data.TaggedError("DoctorWarned") {
+  readonly reported = true
+}
+/** Exit code 11. It has been said on stdout. */
+export class DoctorFailed extends Data.TaggedError("DoctorFailed") {
+  readonly reported = true
+}
+
+export interface DoctorOptions {
+  readonly json: boolean
+  /** To be asked in the place of the running client's relays. */
+  readonly stun: ReadonlyArray<SocketAddress>
+}
+
+/** Where it is shown. */
+export interface DoctorScreen {
+  readonly isTerminal: boolean
+  readonly hasColours: boolean
+  /** Where lines are broken. */
+  readonly columns: number
+  readonly write: (text: string) => Effect.Effect<void>
+}
+
+export interface Surroundings extends SystemFacts {
+  /** Whether FIREZONE_TOKEN is set. */
+  readonly hasTokenVariable: boolean
+}
+
+/** Nothing takes longer: every step has a limit of its own, and this is for those that have not. */
+const CHECK_LIMIT = "9500 millis"
+
+const run = <R>({ group, id, run, title }: Check<R>): Effect.Effect<CheckReport, never, R> =>
+  run.pipe(
+    Effect.timeoutTo({
+      duration: CHECK_LIMIT,
+      onSuccess: (finding) => finding,
+      onTimeout: (): Finding => failed("this did not come to an end in time", "try again; if it lasts, report it")
+    }),
+    Effect.catchAllDefect((defect) =>
+      Effect.succeed(
+        failed(`internal error: ${defect instanceof Error ? defect.message : String(defect)}`, "report it")
+      )
+    ),
+    Effect.map((finding) => ({ id, group, title, ...finding }))
+  )
+
+const LOOKING = "Looking at this machine, its network and the portal ..."
+
+/** Prints what it found. Fails, after printing, with the worst verdict: a script can tell by the exit code. */
+export const doctor = Effect.fn("doctor")(function*(
+  { json, stun }: DoctorOptions,
+  surroundings: Surroundings,
+  screen: DoctorScreen
+) {
+  const time = new Date(yield* Clock.currentTimeMillis).toISOString()
+  const tellsProgress = screen.isTerminal && !json
+  if (tellsProgress) yield* screen.write(LOOKING)
+  const session = yield* readSession
+  const portal = yield* Effect.cached(askPortal)
+  const relays = yield* Effect.cached(askRelays(session, stun))
+  const { uid } = surroundings
+  const groups = Effect.all([
+    Effect.forEach(clientChecks(session, surroundings), run, { concurrency: "unbounded" }),
+    Effect.forEach(systemChecks(session, surroundings), run, { concurrency: "unbounded" }),
+    Effect.forEach(networkChecks(session, uid), run, { concurrency: "unbounded" }),
+    Effect.forEach(dnsChecks(session, uid), run, { concurrency: "unbounded" }),
+    // Both come with their needs, so that these checks have none but their own.
+    Effect.context<Effect.Effect.Context<typeof portal>>().pipe(
+      Effect.flatMap((context) =>
+        Effect.forEach(portalChecks(Effect.provide(portal, context)), run, { concurrency: "unbounded" })
+      )
+    ),
+    Effect.context<Effect.Effect.Context<typeof relays>>().pipe(
+      Effect.flatMap((context) =>
+        Effect.forEach(pathChecks(session, Effect.provide(relays, context)), run, { concurrency: "unbounded" })
+      )
+    )
+  ], { concurrency: "unbounded" })
+  const report = doctorReport((yield* groups).flat(), { time, version })
+  if (tellsProgress) yield* screen.write("\r\x1b[K")
+  const lines = () => doctorLines(report, screen.hasColours ? colours : plain, screen.columns)
+  yield* Console.log(json ? JSON.stringify(report) : lines().join("\n"))
+  if (report.verdict === "failed") return yield* new DoctorFailed()
+  if (report.verdict === "warning") return yield* new DoctorWarned()
+  return undefined
+})

@@ -5,13 +5,14 @@ import { dns, dnsInTunnel } from "./dns.ts"
 import { dnsEtcResolvConf, dnsResolved } from "./dnsControl.ts"
 import { dnsTwoResources } from "./dnsTwoResources.ts"
 import { filters } from "./filters.ts"
-import { instances } from "./instances.ts"
 import * as gateways from "./gateways.ts"
+import { instances } from "./instances.ts"
 import { internet } from "./internet.ts"
 import { loss } from "./loss.ts"
 import { many } from "./many.ts"
 import { pathMode, pathModeRoam } from "./pathMode.ts"
 import * as paths from "./paths.ts"
+import { pingResource } from "./ping.ts"
 import * as portal from "./portalOutages.ts"
 import * as relays from "./relayLoss.ts"
 import { revoke } from "./revoke.ts"
@@ -63,5 +64,6 @@ export const scenarios: ReadonlyArray<Scenario> = [
   dnsResolved,
   doh,
   status,
+  pingResource,
   service
 ]

@@ -18,7 +18,7 @@ export class GuiSocketFailed extends Data.TaggedError("GuiSocketFailed")<{
 /** The GUI has closed the connection, or was sent away because of what it sent or did not read. */
 export class GuiGone extends Data.TaggedError("GuiGone")<{ readonly reason: string }> {
   override get message(): string {
-    return `the GUI is gone: ${this.reason}`
+    return this.reason
   }
 }
 

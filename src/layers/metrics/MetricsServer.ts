@@ -7,6 +7,7 @@ import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as http from "node:http"
 import * as net from "node:net"
+import { dirname } from "node:path"
 import { type MetricsAddress, metricsAddressText, MetricsUnavailable } from "../../services/MetricsExport.ts"
 import { CONTENT_TYPE } from "./prometheusText.ts"
 
@@ -113,6 +114,10 @@ const removeStale = (address: MetricsAddress & { readonly _tag: "Unix" }): Effec
       try: () => fs.lstatSync(address.path, { throwIfNoEntry: false }),
       catch: failed
     })
+    // Node would call it EACCES.
+    if (found === undefined && !fs.existsSync(dirname(address.path))) {
+      return yield* unavailable(address, "its folder is not there: make it, for whoever is to ask")
+    }
     if (found === undefined) return
     if (!found.isSocket()) return yield* unavailable(address, "there is something else of this name")
     if (!(yield* isDead(address.path))) return yield* unavailable(address, "another program listens there")

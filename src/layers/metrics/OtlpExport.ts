@@ -65,7 +65,7 @@ export const sendOtlp = (
       Effect.timeoutFail({ duration: PATIENCE, onTimeout: () => ({ message: "no answer in time" }) }),
       Effect.matchEffect({ onFailure: ({ message }) => failed(message), onSuccess: () => worked }),
       Effect.catchAllDefect((cause) => failed(String(cause))),
-      Effect.schedule(Schedule.spaced(interval)),
+      Effect.repeat(Schedule.spaced(interval)),
       Effect.annotateLogs("module", "metrics"),
       Effect.interruptible,
       Effect.forkScoped

@@ -158,7 +158,8 @@ class Sockets {
     if (typeof session !== "number") {
       const { body, headers, status } = answerOf(session)
       const lines = Object.entries({ ...headers, connection: "close" }).map(([name, value]) => `${name}: ${value}\r\n`)
-      socket.end(`HTTP/1.1 ${status} ${http.STATUS_CODES[status] ?? "Unknown"}\r\n${lines.join("")}\r\n${body}`)
+      const head = `HTTP/1.1 ${status} ${http.STATUS_CODES[status] ?? "Unknown"}\r\n`
+      socket.end(`${head}date: ${new Date().toUTCString()}\r\n${lines.join("")}\r\n${body}`)
       return
     }
     this.#webSockets.handleUpgrade(request, socket, head, (connection) => this.#attach(session, connection))

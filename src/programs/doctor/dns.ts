@@ -163,6 +163,7 @@ const method = (session: Session, uid: number) =>
   }))
 
 const QUERY_MILLIS = 2000
+const MOST_SERVERS = 8
 /** Asked for where the portal's name is an address: any answer will do. */
 const ANY_NAME = "firezone.dev"
 const CODES = new Map<number, string>(Object.entries(ResponseCode).map(([name, code]) => [code, name]))
@@ -172,7 +173,8 @@ interface Answered {
   readonly isGood: boolean
 }
 
-const askResolver = (server: SocketAddress, name: string) =>
+/** Whoever is asked for the portal's name must know it; else it is enough that there is somebody. */
+const askResolver = (server: SocketAddress, name: string, mustKnow: boolean) =>
   Effect.gen(function*() {
     const query = encodeQuery(randomInt(0x10000), name, RecordType.A)
     if (query === undefined) return { words: `${server.address}: not asked`, isGood: false }
@@ -186,7 +188,7 @@ const askResolver = (server: SocketAddress, name: string) =>
       }
     }
     const code = decodeDns(answer.right)?.responseCode
-    const isGood = code === ResponseCode.NoError || code === ResponseCode.NameError
+    const isGood = code === ResponseCode.NoError || code === ResponseCode.NameError || (code !== undefined && !mustKnow)
     const millis = Math.round(Duration.toMillis(took))
     return {
       words: isGood
@@ -213,10 +215,9 @@ const resolvers = Effect.gen(function*() {
       ? warning("this system knows no DNS server", `add "nameserver ADDRESS" to ${FILE}`)
       : failed("this system knows no DNS server, so the portal cannot be found", `add "nameserver ADDRESS" to ${FILE}`)
   }
-  const name = isIpLiteral(host) ? ANY_NAME : host
-  return judgeResolvers(
-    yield* Effect.forEach(servers.slice(0, 8), (server) => askResolver(server, name), { concurrency: "unbounded" })
-  )
+  const ask = (server: SocketAddress) =>
+    isIpLiteral(host) ? askResolver(server, ANY_NAME, false) : askResolver(server, host, true)
+  return judgeResolvers(yield* Effect.forEach(servers.slice(0, MOST_SERVERS), ask, { concurrency: "unbounded" }))
 })
 
 const portalName = Effect.gen(function*() {

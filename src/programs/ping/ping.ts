@@ -2,6 +2,7 @@
 import * as Console from "effect/Console"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
 import * as Ref from "effect/Ref"
 import { type EchoLine, PING_VERSION, type PingLine, type SummaryLine } from "../../model/ping.ts"
@@ -114,7 +115,12 @@ export const ping = Effect.fn("ping")(function*(options: PingOptions) {
   }
   const isGuess = host._tag === "Address" && host.isGuess
   yield* Effect.scoped(Effect.gen(function*() {
-    const echoes = yield* probe.open(address)
+    const opened = yield* Effect.either(probe.open(address))
+    if (Either.isLeft(opened)) {
+      yield* print(stage("route", "failed", opened.left.message))
+      return yield* breakOff(`${options.target} cannot be reached`, { ...about, address })
+    }
+    const echoes = opened.right
     const route = routeStage(report, address, echoes)
     yield* print(route)
     if (route.verdict === "failed") return yield* breakOff(`${options.target} cannot be reached`, { ...about, address })

@@ -34,24 +34,34 @@ export const switches: ReadonlySet<string> = new Set(
     .split(" ")
 )
 
+/** A program's options, by their long and short names. */
+interface Flags {
+  readonly program: string
+  readonly known: ReadonlySet<string>
+  /** Those of them that take no value. */
+  readonly switches: ReadonlySet<string>
+}
+
 /**
  * What @effect/cli would explain badly: an unknown option or a missing value (it blames the subcommand), one option as the
  * value of another (it takes it), and a token on the command line.
  */
-export const complaint = (args: ReadonlyArray<string>): string | undefined => {
-  const token = args.findIndex((arg) => arg === "--token" || arg.startsWith("--token="))
-  if (token >= 0 && !args.slice(0, token).includes("--")) {
-    return "the token cannot be an option, every user could read it: set FIREZONE_TOKEN or use --token-path FILE"
+export const complaintOf =
+  ({ known, program, switches }: Flags) => (args: ReadonlyArray<string>): string | undefined => {
+    const token = args.findIndex((arg) => arg === "--token" || arg.startsWith("--token="))
+    if (token >= 0 && !args.slice(0, token).includes("--")) {
+      return "the token cannot be an option, every user could read it: set FIREZONE_TOKEN or use --token-path FILE"
+    }
+    for (let at = 0; args[at]?.startsWith("-") === true && args[at] !== "--"; at++) {
+      const [name = "", value] = (args[at] as string).split("=", 2)
+      if (!known.has(name)) return `unknown option ${name}; see ${program} --help`
+      if (switches.has(name) || value !== undefined) continue
+      const next = args[++at]
+      if (next === undefined || known.has(next)) return `the option ${name} needs a value; see ${program} --help`
+    }
+    return undefined
   }
-  for (let at = 0; args[at]?.startsWith("-") === true && args[at] !== "--"; at++) {
-    const [name = "", value] = (args[at] as string).split("=", 2)
-    if (!knownFlags.has(name)) return `unknown option ${name}; see ${NAME} --help`
-    if (switches.has(name) || value !== undefined) continue
-    const next = args[++at]
-    if (next === undefined || knownFlags.has(next)) return `the option ${name} needs a value; see ${NAME} --help`
-  }
-  return undefined
-}
+export const complaint = complaintOf({ program: NAME, known: knownFlags, switches })
 
 /** What a program needs of the process: `bin` fills it, tests replace it. */
 export interface ProcessInput {
@@ -105,7 +115,7 @@ const command = (token: Redacted.Redacted | undefined) => {
   return Command.withSubcommands(root, [standalone, ...operator, route, dnsCleanup])
 }
 
-const wantsHelp = (args: ReadonlyArray<string>): boolean =>
+export const wantsHelp = (args: ReadonlyArray<string>): boolean =>
   args.slice(0, args.includes("--") ? args.indexOf("--") : args.length).some((arg) => arg === "-h" || arg === "--help")
 
 /** Runs a command to its exit code; interruption of the returned effect is a clean stop. */

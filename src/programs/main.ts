@@ -2,18 +2,23 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Redacted from "effect/Redacted"
-import { NAME, run } from "./cli.ts"
+import { NAME, type ProcessInput, run } from "./cli.ts"
 import { EXIT } from "./outcome.ts"
 
 /** npm and npx pass a Ctrl+C on that the terminal has sent us already: within this time it is the same one. */
 const SAME_SIGNAL_MILLIS = 300
 
-export const main = (args: ReadonlyArray<string>): void => {
+export interface Program {
+  readonly name: string
+  readonly run: (input: ProcessInput) => Effect.Effect<number>
+}
+
+export const main = (args: ReadonlyArray<string>, { name, run: program }: Program = { name: NAME, run }): void => {
   const variable = process.env["FIREZONE_TOKEN"]
   // Children must not inherit it.
   delete process.env["FIREZONE_TOKEN"]
   const fiber = Effect.runFork(
-    run({ args, token: variable === undefined ? undefined : Redacted.make(variable) })
+    program({ args, token: variable === undefined ? undefined : Redacted.make(variable) })
   )
   let interruptedAt: number | undefined
   const stop = (): void => {
@@ -32,7 +37,7 @@ export const main = (args: ReadonlyArray<string>): void => {
   // A bug outside of every fiber, in a callback of Node's: what the program holds of the system must be given back.
   let crashed = false
   process.on("uncaughtException", (error) => {
-    process.stderr.write(`${NAME}: internal error: ${error instanceof Error ? error.stack : String(error)}\n`)
+    process.stderr.write(`${name}: internal error: ${error instanceof Error ? error.stack : String(error)}\n`)
     if (crashed) process.exit(EXIT.failed)
     crashed = true
     fiber.unsafeInterruptAsFork(fiber.id())
@@ -45,7 +50,7 @@ export const main = (args: ReadonlyArray<string>): void => {
     if (Exit.isSuccess(exit)) return process.exit(exit.value)
     // To stop is what an interrupted client was asked for; an interrupted lab has not answered its question.
     if (Exit.isInterrupted(exit)) return process.exit(args[0] === "lab" ? EXIT.interrupted : EXIT.done)
-    process.stderr.write(`${NAME}: internal error: ${String(exit.cause)}\n`)
+    process.stderr.write(`${name}: internal error: ${String(exit.cause)}\n`)
     process.exit(EXIT.failed)
   })
 }

@@ -12,7 +12,6 @@ import * as Stream from "effect/Stream"
 import { type AdvancedSettings, type ClientMessage, noMdmSettings, type ServiceMessage } from "../model/gui.ts"
 import { AdvancedSettingsStore } from "../services/AdvancedSettingsStore.ts"
 import { ClientConfig } from "../services/ClientConfig.ts"
-import { DnsControl } from "../services/DnsControl.ts"
 import type { GuiConnection } from "../services/GuiServer.ts"
 import { LogControl } from "../services/LogControl.ts"
 import { NetworkChanges, resubscribe } from "../services/NetworkChanges.ts"
@@ -95,7 +94,6 @@ const applySettings = (settings: AdvancedSettings) =>
 export const serveGui = (gui: GuiConnection, firezoneId: string) =>
   Effect.scoped(Effect.gen(function*() {
     const scope = yield* Effect.scope
-    const dns = yield* DnsControl
     const logs = yield* LogControl
     const network = yield* NetworkChanges
     const manager = yield* ServiceManager
@@ -106,8 +104,6 @@ export const serveGui = (gui: GuiConnection, firezoneId: string) =>
 
     /** A GUI that cannot be told has gone, which is heard of by reading. */
     const say = (message: ServiceMessage): Effect.Effect<void> => Effect.ignore(gui.send(message))
-
-    const revert = Effect.catchAll(dns.revert, (error) => Effect.logError(error.message))
 
     const endSession = Effect.suspend(() => {
       const before = state
@@ -157,7 +153,7 @@ export const serveGui = (gui: GuiConnection, firezoneId: string) =>
         }).pipe(Scope.extend(sessionScope), Effect.either)
         if (Either.isLeft(started)) {
           yield* Scope.close(sessionScope, Exit.void)
-          yield* revert
+          yield* sessions.restoreDns
           const why = describe(started.left)
           yield* Effect.logError(why)
           yield* manager.status("signed out")
@@ -185,7 +181,7 @@ export const serveGui = (gui: GuiConnection, firezoneId: string) =>
             })
           case "Disconnect":
             yield* endSession
-            yield* revert
+            yield* sessions.restoreDns
             yield* manager.status("signed out")
             return yield* say({ _tag: "DisconnectedGracefully" })
           case "SetInternetResourceState":
@@ -247,7 +243,7 @@ export const serveGui = (gui: GuiConnection, firezoneId: string) =>
             const why = describe(input.error)
             yield* Effect.logError(why)
             yield* endSession
-            yield* revert
+            yield* sessions.restoreDns
             yield* manager.status("signed out")
             return yield* say({
               _tag: "OnDisconnect",

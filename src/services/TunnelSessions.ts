@@ -3,6 +3,7 @@ import type * as Effect from "effect/Effect"
 import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import type { UnsupportedPlatform } from "../model/UnsupportedPlatform.ts"
+import type { ConfigInvalid } from "./ClientConfig.ts"
 import type { DnsControlFailed } from "./DnsControl.ts"
 import type { TunnelError, TunnelSession } from "./Tunnel.ts"
 
@@ -20,5 +21,7 @@ export class TunnelSessions extends Context.Tag("firezone-headless-client/servic
    */
   readonly open: (
     options: SessionOptions
-  ) => Effect.Effect<TunnelSession, TunnelError | DnsControlFailed | UnsupportedPlatform, Scope.Scope>
+  ) => Effect.Effect<TunnelSession, TunnelError | ConfigInvalid | DnsControlFailed | UnsupportedPlatform, Scope.Scope>
+  /** Takes back what a session has left of its DNS settings that did not end properly. Failure is only logged. */
+  readonly restoreDns: Effect.Effect<void>
 }>() {}

@@ -19,7 +19,6 @@ import { NoRoute } from "../../src/services/RouteResolver.ts"
 import { TunFailed } from "../../src/services/TunDevice.ts"
 import type { TunnelEvent } from "../../src/services/Tunnel.ts"
 import { type SessionOptions, TunnelSessions } from "../../src/services/TunnelSessions.ts"
-import { makeDnsControlDouble } from "../support/DnsControlDouble.ts"
 import { type GuiDouble, makeGuiServerDouble } from "../support/GuiServerDouble.ts"
 import { makeNetworkChangesDouble } from "../support/NetworkChangesDouble.ts"
 import { makeRouteResolverDouble } from "../support/RouteResolverDouble.ts"
@@ -48,7 +47,7 @@ interface Opened {
 /** The service at work, until the test ends. */
 const service = Effect.gen(function*() {
   const guis = yield* makeGuiServerDouble
-  const dns = makeDnsControlDouble()
+  const dns = { reverts: 0 }
   const network = yield* makeNetworkChangesDouble
   const routes = makeRouteResolverDouble()
   const manager = makeServiceManagerDouble()
@@ -73,7 +72,6 @@ const service = Effect.gen(function*() {
   }
   const layer = Layer.mergeAll(
     guis.layer,
-    dns.layer,
     network.layer,
     routes.layer,
     manager.layer,
@@ -97,6 +95,7 @@ const service = Effect.gen(function*() {
         })
     }),
     Layer.succeed(TunnelSessions, {
+      restoreDns: Effect.sync(() => void (dns.reverts += 1)),
       open: (options) =>
         Effect.suspend(() => {
           const instead = world.openInstead
@@ -136,7 +135,7 @@ describe("the tunnel service", () => {
   it.scopedLive("greets a GUI with what it keeps, once names are as they were", () =>
     Effect.gen(function*() {
       const { dns, guis, manager, world } = yield* service
-      yield* waitFor("DNS to be reverted before anybody comes", () => dns.calls.includes("revert"))
+      yield* waitFor("DNS to be reverted before anybody comes", () => dns.reverts > 0)
       assert.strictEqual(manager.told[0], "ready")
       world.stored = { auth_url: "https://a.test/", api_url: "wss://b.test/", log_filter: "debug" }
       const gui = guis.connect()
@@ -250,11 +249,11 @@ describe("the tunnel service", () => {
       gui.say(connectMessage("another"))
       yield* hears(gui, "ConnectResult", 2)
       assert.deepStrictEqual(opened.map(({ tunnel }) => tunnel.running), [false, true])
-      const reverts = dns.calls.length
+      const reverts = dns.reverts
       gui.say({ _tag: "Disconnect" })
       yield* hears(gui, "DisconnectedGracefully")
       assert.isFalse(last().running)
-      assert.isAbove(dns.calls.length, reverts)
+      assert.isAbove(dns.reverts, reverts)
       assert.strictEqual(manager.told.at(-1), "signed out")
       // Also if there is none.
       gui.say({ _tag: "Disconnect" })
@@ -268,11 +267,11 @@ describe("the tunnel service", () => {
     Effect.gen(function*() {
       const { dns, gui, last } = yield* withSession
       last().emit(interfaceUp)
-      const reverts = dns.calls.length
+      const reverts = dns.reverts
       last().fail(new TokenRejected({ detail: "401" }))
       yield* hears(gui, "OnDisconnect")
       assert.isFalse(last().running)
-      assert.isAbove(dns.calls.length, reverts)
+      assert.isAbove(dns.reverts, reverts)
       gui.say(connectMessage())
       yield* hears(gui, "ConnectResult", 2)
       last().fail(new LoginFailed({ reason: "no" }))
@@ -287,11 +286,11 @@ describe("the tunnel service", () => {
     Effect.gen(function*() {
       const { dns, gui, guis, last } = yield* withSession
       const next = guis.connect()
-      const reverts = dns.calls.length
+      const reverts = dns.reverts
       gui.leave()
       yield* hears(next, "Hello")
       assert.isFalse(last().running)
-      assert.isAbove(dns.calls.length, reverts)
+      assert.isAbove(dns.reverts, reverts)
     }))
 
   it.scopedLive("tells of an interface that another process has, and stays signed out (decision 9)", () =>
@@ -362,7 +361,7 @@ describe("the tunnel service", () => {
       assert.deepStrictEqual(tags(again), ["Hello", "ConnectResult"])
       assert.isTrue(last().running)
       assert.isTrue(lines.some((line) => line.includes("serving a GUI failed") && line.includes("a bug")))
-      assert.isAbove(dns.calls.filter((call) => call === "revert").length, 1)
+      assert.isAbove(dns.reverts, 1)
     }))
 
   it.scopedLive("says goodbye when it is stopped, before the session ends", () =>

@@ -52,8 +52,8 @@ describe("what is meant", () => {
     resource("web", "dns", "www.corp.test"),
     resource("all", "dns", "*.corp.test"),
     resource("deep", "dns", "**.corp.test"),
-    resource("twin", "dns", "a.example", { name: "Twin" }),
-    resource("twin2", "dns", "b.example", { name: "twin" }),
+    resource("one", "dns", "a.example", { name: "Twin" }),
+    resource("two", "dns", "b.example", { name: "twin" }),
     resource("internet", "internet", "")
   ])
   const meant = (text: string, from = account): string => {
@@ -88,8 +88,8 @@ describe("what is meant", () => {
       ["a.b.corp.test", "deep a.b.corp.test"],
       ["all", "all nothing"],
       ["*.corp.test", "all nothing"],
-      ["Twin", "unclear: twin,twin2"],
-      ["twin2", "twin2 b.example"],
+      ["Twin", "unclear: one,two"],
+      ["two", "two b.example"],
       ["internet", "internet nothing"],
       ["198.51.100.1", "unknown"],
       ["100.96.0.1", "unknown"],

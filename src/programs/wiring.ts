@@ -75,7 +75,7 @@ export const outside = (settings: SocketSettings) =>
   )
 
 /** The whole session and what answers about it; needs only the settings. */
-export const tunnel = (settings: SocketSettings & Pick<ClientSettings, "dnsControl">) =>
+export const tunnel = (settings: SocketSettings & Pick<ClientSettings, "check" | "dnsControl">) =>
   Layer.merge(TunnelLive.layer, ControlServerHost.layer).pipe(
     Layer.provide(TunDeviceHost.layer),
     Layer.provide(TunInterfaceHost.layer),
@@ -119,7 +119,10 @@ export const runClient = (settings: ClientSettings, token: Redacted.Redacted | u
 /** Whatever the next run is configured for: a file that is ours tells for itself. */
 export const runDnsCleanup = dnsCleanup.pipe(
   Effect.provide(
-    Layer.provideMerge(DnsControlHost.layer({ dnsControl: "auto" }), log({ logDir: undefined }, process.stderr))
+    DnsControlHost.layer({ check: false, dnsControl: "auto" }).pipe(
+      Layer.provide(SystemBusLive.layer),
+      Layer.provideMerge(log({ logDir: undefined }, process.stderr))
+    )
   )
 )
 

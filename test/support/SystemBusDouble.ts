@@ -12,7 +12,7 @@ export interface SystemBusDouble {
   /** What becomes of calls; there is no bus unless set. */
   answer: (request: BusRequest) => Effect.Effect<ReadonlyArray<BusValue>, BusError>
   /** Says it to whoever listens to this member. */
-  readonly say: (signal: { readonly member: string } & Partial<BusMessage>) => Effect.Effect<void>
+  readonly say: (signal: Partial<BusMessage>) => Effect.Effect<void>
   /** As after a connection was made. */
   readonly listening: Effect.Effect<void>
   readonly layer: Layer.Layer<SystemBus>

@@ -20,6 +20,11 @@ export const POLLNVAL = 0x20
 export const open = lazily<(path: string, flags: number, mode: number) => number>(
   "int open(const char *path, int flags, int mode)"
 )
+export const LOCK_EX = 2
+export const LOCK_NB = 4
+/** flock(2): a lock of the open file, which ends with its last descriptor however the process ends. */
+export const flock = lazily<(fd: number, operation: number) => number>("int flock(int fd, int operation)")
+
 /** read(2): bytes read, 0 at the end, -1 with errno. */
 export const read = lazily<(fd: number, buffer: number, length: number) => number>(
   "long read(int fd, int64_t buffer, size_t length)"

@@ -2,28 +2,80 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
+import { sanitizeResolvers } from "../../protocol/dns/upstreams.ts"
+import { SENTINEL_RANGES } from "../../protocol/tunnel/ranges.ts"
+import { networkContains } from "../../protocol/wire/address.ts"
 import type { IpAddress } from "../../protocol/wire/address.ts"
+import { SystemBus } from "../../services/SystemBus.ts"
 import { SystemResolvers } from "../../services/SystemResolvers.ts"
-import { systemServers } from "./systemServers.ts"
+import { readServers, type ResolvedServer, serverChanges } from "./resolve1.ts"
+import {
+  asksResolved,
+  nodeServers,
+  readResolvConf,
+  type ResolvConfPaths,
+  resolvConfPaths,
+  resolvConfTexts
+} from "./systemServers.ts"
 
-/** Two small files are read; systemd-resolved and all others write them when something changes. */
-const EVERY = "5 seconds"
+/** Some small files are read; who writes them does not tell us. */
+const EVERY = Schedule.spaced("5 seconds")
+/** The only port that we ask. */
+const DNS_PORT = 53
 
-export interface SystemResolversOptions {
-  readonly read: () => ReadonlyArray<IpAddress>
+const isOurs = ({ address }: ResolvedServer): boolean =>
+  SENTINEL_RANGES.some((range) => networkContains(range, address))
+
+interface Source {
+  readonly current: Effect.Effect<ReadonlyArray<IpAddress>>
+  /** Reasons to read it again. */
+  readonly hints: Stream.Stream<void>
 }
 
-export const layerWith = ({ read }: SystemResolversOptions): Layer.Layer<SystemResolvers> => {
-  const current = Effect.sync(read)
-  return Layer.succeed(
-    SystemResolvers,
-    SystemResolvers.of({
-      current,
-      changes: Stream.repeatEffectWithSchedule(current, Schedule.spaced(EVERY)).pipe(
-        Stream.changesWith((a, b) => a.join() === b.join())
+/** The files, and where they lead to systemd-resolved what it says itself: it knows ports and whose servers they are. */
+const linux = (paths: ResolvConfPaths, bus: typeof SystemBus.Service): Source => ({
+  current: Effect.suspend(() =>
+    asksResolved(paths)
+      ? readServers(bus, isOurs).pipe(
+        Effect.map((servers) => servers.filter(({ port }) => port === DNS_PORT).map(({ address }) => address)),
+        Effect.catchAll((error) =>
+          Effect.as(
+            Effect.logDebug(`reading systemd-resolved's servers from its file: ${error.message}`),
+            readResolvConf(paths)
+          )
+        )
       )
-    })
+      : Effect.succeed(readResolvConf(paths))
+  ),
+  hints: Stream.merge(
+    Stream.repeatEffectWithSchedule(Effect.sync(() => resolvConfTexts(paths)), EVERY).pipe(
+      Stream.changes,
+      Stream.map(() => undefined)
+    ),
+    serverChanges(bus)
   )
+})
+
+const elsewhere: Source = {
+  current: Effect.sync(nodeServers),
+  hints: Stream.map(Stream.fromSchedule(EVERY), () => undefined)
 }
 
-export const layer = layerWith({ read: systemServers })
+const ofSource = ({ current, hints }: Source) => {
+  // Ours are there while a session runs, and come and go at our own doing.
+  const usable = Effect.map(current, sanitizeResolvers)
+  return SystemResolvers.of({
+    current: usable,
+    changes: Stream.fromEffect(usable).pipe(
+      Stream.concat(Stream.mapEffect(hints, () => usable)),
+      Stream.changesWith((a, b) => a.join() === b.join())
+    )
+  })
+}
+
+export const layerWith = (paths: ResolvConfPaths): Layer.Layer<SystemResolvers, never, SystemBus> =>
+  Layer.effect(SystemResolvers, Effect.map(SystemBus, (bus) => ofSource(linux(paths, bus))))
+
+export const layer: Layer.Layer<SystemResolvers, never, SystemBus> = process.platform === "linux"
+  ? layerWith(resolvConfPaths)
+  : Layer.succeed(SystemResolvers, ofSource(elsewhere))

@@ -14,7 +14,8 @@ export interface ResolverFacts {
   /** Of a regular file. */
   readonly text: string
   readonly isWritable: boolean
-  readonly hasResolvectl: boolean
+  /** By its command or over D-Bus. */
+  readonly canTellResolved: boolean
 }
 
 export interface Choice {
@@ -26,18 +27,21 @@ export interface Choice {
 /** Of all links that systemd-resolved's manual names, with `/var/run` for `/run`. */
 const RESOLVED_FILES = /^(\/var)?\/run\/systemd\/resolve\/|^(\/usr)?\/lib\/systemd\/resolv\.conf$/
 
+/** Whether the programs of this machine ask systemd-resolved. */
+const isOfResolved = ({ kind, link, text }: Pick<ResolverFacts, "kind" | "link" | "text">): boolean =>
+  kind === "link"
+    ? RESOLVED_FILES.test(link)
+    : kind === "file" && !isOurs(text) && asksOnlyStub(nameserversOf(text))
+
 const OTHERWISE = "names of resources will not resolve; addresses and networks work"
 
 export const choose = (file: string, facts: ResolverFacts): Choice => {
-  const { hasResolvectl, isWritable, kind, link, text } = facts
-  const isResolved = kind === "link"
-    ? RESOLVED_FILES.test(link)
-    : kind === "file" && !isOurs(text) && asksOnlyStub(nameserversOf(text))
-  if (isResolved) {
+  const { canTellResolved, isWritable, kind, link, text } = facts
+  if (isOfResolved(facts)) {
     const evidence = kind === "link" ? `${file} leads to ${link}` : `${file} names its server alone`
-    return hasResolvectl
+    return canTellResolved
       ? { method: "systemd-resolved", reason: evidence }
-      : { method: "disabled", reason: `${evidence}, but there is no resolvectl: ${OTHERWISE}` }
+      : { method: "disabled", reason: `${evidence}, but there is neither D-Bus nor resolvectl: ${OTHERWISE}` }
   }
   if (kind === "link") return { method: "disabled", reason: `${file} leads to ${link}, a file of others: ${OTHERWISE}` }
   if (kind !== "file") return { method: "disabled", reason: `${file} is ${kind}: ${OTHERWISE}` }
@@ -46,14 +50,14 @@ export const choose = (file: string, facts: ResolverFacts): Choice => {
     : { method: "disabled", reason: `${file} may not be written: ${OTHERWISE}` }
 }
 
-export const factsOf = (file: string, hasResolvectl: boolean): ResolverFacts => {
+export const factsOf = (file: string, canTellResolved: boolean): ResolverFacts => {
   const kind = kindOf(file)
   return {
     kind,
     link: kind === "link" ? path.resolve(path.dirname(file), fs.readlinkSync(file)) : "",
     text: kind === "file" ? readText(file) : "",
     isWritable: kind === "file" && isWritable(file),
-    hasResolvectl
+    canTellResolved
   }
 }
 

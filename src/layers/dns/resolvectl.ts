@@ -1,4 +1,4 @@
-/** systemd-resolved's command (host spec section 13.1). */
+/** systemd-resolved's command (host spec section 13.1), for where it cannot be told over D-Bus. */
 import * as Effect from "effect/Effect"
 import { execFile } from "node:child_process"
 import * as fs from "node:fs"
@@ -45,6 +45,7 @@ export const commands = (
     isNeeded: true,
     args: ["domain", "--", interfaceName, ...(searchDomain === undefined ? [] : [searchDomain]), "~."]
   },
+  { isNeeded: false, args: ["default-route", "--", interfaceName, "yes"] },
   { isNeeded: true, args: ["llmnr", "--", interfaceName, "yes"] },
   // Our servers sign nothing and need no encryption: where the system's default is to demand it, they would not be asked.
   { isNeeded: false, args: ["dnssec", "--", interfaceName, "no"] },

@@ -19,13 +19,25 @@ export const resolvConfPaths: ResolvConfPaths = {
   resolved: "/run/systemd/resolve/resolv.conf"
 }
 
-export const readResolvConf = (paths: ResolvConfPaths): ReadonlyArray<IpAddress> => {
+/** The system's own text, not what a session made of it. */
+const ownText = (paths: ResolvConfPaths): string => {
   const current = readText(paths.resolvConf)
-  const servers = nameserversOf(isOurs(current) ? readText(paths.backup) : current)
+  return isOurs(current) ? readText(paths.backup) : current
+}
+
+/** Whether systemd-resolved knows better which servers there are. */
+export const asksResolved = (paths: ResolvConfPaths): boolean => asksOnlyStub(nameserversOf(ownText(paths)))
+
+export const readResolvConf = (paths: ResolvConfPaths): ReadonlyArray<IpAddress> => {
+  const servers = nameserversOf(ownText(paths))
   if (!asksOnlyStub(servers)) return servers
   const behind = nameserversOf(readText(paths.resolved))
   return behind.length === 0 ? servers : behind
 }
+
+/** All that says which servers there are, comparable with `===`. */
+export const resolvConfTexts = (paths: ResolvConfPaths): string =>
+  [paths.resolvConf, paths.backup, paths.resolved].map(readText).join("\0")
 
 /** Empty if it cannot be read. */
 export const readText = (file: string): string => {
@@ -36,8 +48,6 @@ export const readText = (file: string): string => {
   }
 }
 
-/** Read anew each time. Empty if there are none or the system does not tell. */
-export const systemServers = (): ReadonlyArray<IpAddress> =>
-  process.platform === "linux"
-    ? readResolvConf(resolvConfPaths)
-    : new dns.Resolver().getServers().flatMap((server) => parseIp(server.replace(/%.*/, "")) ?? [])
+/** Those that Node finds, on systems without such files. */
+export const nodeServers = (): ReadonlyArray<IpAddress> =>
+  new dns.Resolver().getServers().flatMap((server) => parseIp(server.replace(/%.*/, "")) ?? [])

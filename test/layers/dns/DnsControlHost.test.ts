@@ -1,6 +1,9 @@
-/** DNS control with files in a folder of the test's own, and a `resolvectl` that only writes down what it is told. */
+/** DNS control with files in a folder of the test's own, and a bus and a `resolvectl` that only write down what they are told. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
 import type * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
 import * as fs from "node:fs"
@@ -8,15 +11,21 @@ import * as os from "node:os"
 import * as path from "node:path"
 import * as DnsControlHost from "../../../src/layers/dns/DnsControlHost.ts"
 import { isOurs, nameserversOf } from "../../../src/layers/dns/resolvConfText.ts"
-import { ip } from "../../../src/protocol/wire/address.ts"
+import { familyOf, ip, ipFromBytes, ipToBytes } from "../../../src/protocol/wire/address.ts"
+import { parseMessage } from "../../../src/protocol/wire/dbus.ts"
 import type { DnsControlMethod } from "../../../src/services/ClientConfig.ts"
 import { DnsControl, DnsControlFailed, type DnsTarget } from "../../../src/services/DnsControl.ts"
+import { BusRefused } from "../../../src/services/SystemBus.ts"
+import { propertiesChanged } from "../../support/dbusMessages.ts"
+import { makeSystemBusDouble } from "../../support/SystemBusDouble.ts"
+import { waitFor } from "../../support/waitFor.ts"
 
 const target: DnsTarget = {
   interfaceName: "tun-test",
   servers: [ip("100.100.111.1"), ip("fd00:2021:1111:8000:100:100:111:0")],
   searchDomain: "corp.test"
 }
+const INDEX = 7
 // Not UTF-8, CR LF and no line end at the end: bytes must survive.
 const ORIGINAL = Buffer.from("# caf\xe9\r\nnameserver 192.0.2.1\nsearch lan.example\noptions ndots:3 edns0", "latin1")
 const RENEWED = "nameserver 192.0.2.2\n"
@@ -29,6 +38,9 @@ class Machine {
     resolved: path.join(this.folder, "resolved.conf")
   }
   readonly commands: Array<string> = []
+  readonly bus = makeSystemBusDouble()
+  readonly lock = path.join(this.folder, "run", "dns.lock")
+  readonly logged: Array<string> = []
   /** The first words of commands that fail, and of those that take a second. */
   readonly failing = new Set<string>()
   readonly slow = new Set<string>()
@@ -58,11 +70,15 @@ class Machine {
   /** A client on this machine, for as long as the body runs. */
   client<A, E>(
     method: DnsControlMethod,
-    body: (control: DnsControl["Type"]) => Effect.Effect<A, E>
+    body: (control: DnsControl["Type"]) => Effect.Effect<A, E>,
+    isCheck = false
   ): Effect.Effect<A, E> {
-    return Effect.flatMap(DnsControl, body).pipe(Effect.provide(DnsControlHost.layerWith({
+    const layer = DnsControlHost.layerWith({
       method,
       paths: this.paths,
+      lock: this.lock,
+      isCheck,
+      indexOf: (name) => name === target.interfaceName ? INDEX : undefined,
       hasResolvectl: () => true,
       resolvectl: ([verb = "", ...args]) =>
         Effect.suspend(() => {
@@ -72,7 +88,15 @@ class Machine {
             : Effect.void
           return this.slow.has(verb) ? Effect.delay(outcome, "1 second") : outcome
         })
-    })))
+    })
+    const logger = Logger.make(({ annotations, logLevel, message }) => {
+      const values = Array.from(annotations, ([key, value]) => ` ${key}=${String(value)}`)
+      this.logged.push(`${logLevel._tag} ${String(message)}${values.join("")}`)
+    })
+    return Effect.flatMap(DnsControl, body).pipe(
+      Effect.provide(Layer.provide(layer, this.bus.layer)),
+      Effect.provide(Logger.replace(Logger.defaultLogger, logger))
+    )
   }
 
   /** A client that points the file and is killed: what it would do at its end did not happen. */
@@ -110,7 +134,7 @@ describe("/etc/resolv.conf", () => {
           assert.deepStrictEqual(machine.read(), ORIGINAL)
           const { ino, mode } = fs.statSync(machine.paths.resolvConf)
           assert.deepStrictEqual({ ino, mode }, { ino: before.ino, mode: before.mode })
-          assert.deepStrictEqual(fs.readdirSync(machine.folder).length, 2)
+          assert.sameMembers(fs.readdirSync(machine.folder), ["resolv.conf", "resolv.conf.before-firezone", "run"])
           yield* control.set({ ...target, servers: [ip("100.100.111.2")], searchDomain: undefined })
           assert.deepStrictEqual(nameserversOf(machine.read().toString()), [ip("100.100.111.2")])
           assert.deepStrictEqual(machine.commands, [])
@@ -291,10 +315,11 @@ describe("/etc/resolv.conf", () => {
   )
 })
 
-describe("systemd-resolved", () => {
+describe("systemd-resolved by its command", () => {
   const pointing = [
     "dns -- tun-test 100.100.111.1 fd00:2021:1111:8000:100:100:111:0",
     "domain -- tun-test corp.test ~.",
+    "default-route -- tun-test yes",
     "llmnr -- tun-test yes",
     "dnssec -- tun-test no",
     "dnsovertls -- tun-test no",
@@ -329,7 +354,9 @@ describe("systemd-resolved", () => {
             assert.strictEqual((yield* Effect.flip(control.set(target))).step, `resolvectl ${step}`)
             machine.failing.clear()
           }
-          for (const step of ["dnssec", "dnsovertls", "flush-caches", "revert"]) machine.failing.add(step)
+          for (const step of ["default-route", "dnssec", "dnsovertls", "flush-caches", "revert"]) {
+            machine.failing.add(step)
+          }
           yield* control.set(target)
           yield* control.revert
         }))
@@ -375,6 +402,314 @@ describe("systemd-resolved", () => {
           assert.deepStrictEqual(machine.commands, ["flush-caches", "flush-caches"])
         }))
   )
+})
+
+/** A daemon that knows the servers of one link, as far as it is told. */
+const resolvedOn = (machine: Machine) => {
+  const known = { servers: new Array<string>(), told: new Array<string>(), refused: new Set<string>(), hangs: false }
+  machine.bus.answer = ({ body = [], member }) =>
+    Effect.suspend(() => {
+      if (known.hangs) return Effect.never
+      if (known.refused.has(member)) {
+        return new BusRefused({ member, error: "org.freedesktop.resolve1.LinkBusy", reason: "it is managed" })
+      }
+      if (member === "Get") {
+        const value = known.servers.map((server) => {
+          const address = ip(server)
+          return [INDEX, familyOf(address) === 4 ? 2 : 10, ipToBytes(address)]
+        })
+        return Effect.succeed([{ signature: "a(iiay)", value }])
+      }
+      const shown = JSON.stringify(body, (_, value) => value instanceof Uint8Array ? [...value].join(".") : value)
+      known.told.push(`${member}${shown}`)
+      if (member === "SetLinkDNS") {
+        known.servers = (body[1] as ReadonlyArray<readonly [number, Uint8Array]>).map(([family, bytes]) =>
+          ipFromBytes(bytes, 0, family === 2 ? 4 : 6)
+        )
+      }
+      if (member === "RevertLink") known.servers = []
+      return Effect.succeed([])
+    })
+  return known
+}
+
+describe("systemd-resolved over D-Bus", () => {
+  const pointing = [
+    `SetLinkDNS[7,[[2,"100.100.111.1"],[10,"253.0.32.33.17.17.128.0.1.0.1.0.1.17.0.0"]]]`,
+    `SetLinkDomains[7,[["corp.test",false],[".",true]]]`,
+    `SetLinkDefaultRoute[7,true]`,
+    `SetLinkLLMNR[7,"yes"]`,
+    `SetLinkDNSSEC[7,"no"]`,
+    `SetLinkDNSOverTLS[7,"no"]`,
+    "FlushCaches[]"
+  ]
+
+  onMachine("is told our servers and the search domain beside all names, then to forget; and back", (machine) => {
+    const daemon = resolvedOn(machine)
+    return machine.client("systemd-resolved", (control) =>
+      Effect.gen(function*() {
+        yield* control.prepare
+        yield* control.set(target)
+        assert.deepStrictEqual(daemon.told.splice(0), pointing)
+        yield* control.set({ ...target, searchDomain: undefined })
+        assert.include(daemon.told.splice(0), `SetLinkDomains[7,[[".",true]]]`)
+        yield* control.flush
+        yield* waitFor("the flush", () => daemon.told.length === 1)
+        yield* control.revert
+        assert.deepStrictEqual(daemon.told, ["FlushCaches[]", "RevertLink[7]", "FlushCaches[]"])
+        assert.deepStrictEqual(machine.commands, [])
+        assert.deepStrictEqual(machine.read(), ORIGINAL)
+      }))
+  })
+
+  onMachine("that refuses is told by its command, and why is said once", (machine) => {
+    const daemon = resolvedOn(machine)
+    daemon.refused.add("SetLinkDomains")
+    return machine.client("systemd-resolved", (control) =>
+      Effect.gen(function*() {
+        yield* control.set(target)
+        yield* control.set(target)
+        assert.include(machine.commands, "domain -- tun-test corp.test ~.")
+        const reason = "SetLinkDomains over D-Bus: org.freedesktop.resolve1.LinkBusy: it is managed"
+        assert.deepStrictEqual(
+          machine.logged.filter((line) => line.includes("resolvectl")),
+          [`Info systemd-resolved is told by resolvectl reason=${reason}`]
+        )
+        machine.failing.add("dns")
+        const error = yield* Effect.flip(control.set(target))
+        assert.strictEqual(error.step, "resolvectl dns")
+        machine.failing.clear()
+        // What is not needed may be refused.
+        daemon.refused.clear()
+        machine.commands.splice(0)
+        for (const member of ["SetLinkDefaultRoute", "SetLinkDNSSEC", "SetLinkDNSOverTLS"]) daemon.refused.add(member)
+        yield* control.set(target)
+        assert.deepStrictEqual(machine.commands, [])
+      }))
+  })
+
+  onMachine("that does not answer fails a session", (machine) => {
+    const daemon = resolvedOn(machine)
+    daemon.hangs = true
+    return machine.client("systemd-resolved", (control) =>
+      Effect.gen(function*() {
+        const failing = yield* Effect.fork(Effect.flip(control.set(target)))
+        yield* waitFor("the call", () => machine.bus.calls.length === 1)
+        yield* TestClock.adjust("5 seconds")
+        const error = yield* Fiber.join(failing)
+        assert.include(error.message, "SetLinkDNS over D-Bus: no answer within 5000 ms; is systemd-resolved running?")
+        assert.deepStrictEqual(machine.commands, [])
+        daemon.hangs = false
+      }))
+  })
+
+  onMachine("that hangs holds up a stop by 2 s, whatever is under way", (machine) => {
+    const daemon = resolvedOn(machine)
+    return machine.client("systemd-resolved", (control) =>
+      Effect.gen(function*() {
+        const stopsInTime = Effect.gen(function*() {
+          const calls = machine.bus.calls.length
+          const stop = yield* Effect.fork(control.revert)
+          yield* waitFor("the call", () => machine.bus.calls.length > calls)
+          yield* TestClock.adjust("1999 millis")
+          assert.strictEqual((yield* Fiber.poll(stop))._tag, "None")
+          yield* TestClock.adjust("1 millis")
+          yield* Fiber.join(stop)
+          assert.strictEqual(
+            machine.logged.filter((line) => line.includes("systemd-resolved does not answer")).length,
+            1
+          )
+          machine.logged.splice(0)
+        })
+        yield* control.set(target)
+        daemon.hangs = true
+        yield* stopsInTime
+
+        // While it is being set.
+        const setting = yield* Effect.fork(control.set(target))
+        const before = machine.bus.calls.length
+        yield* waitFor("the call", () => machine.bus.calls.length > before)
+        yield* stopsInTime
+        yield* Fiber.join(setting)
+
+        // While it is being repaired.
+        daemon.hangs = false
+        yield* control.set(target)
+        fs.writeFileSync(machine.paths.resolved, "nameserver 192.0.2.1\n")
+        daemon.hangs = true
+        const calls = machine.bus.calls.length
+        yield* TestClock.adjust("2 seconds")
+        yield* waitFor("the repair", () => machine.bus.calls.length > calls)
+        yield* stopsInTime
+      }))
+  })
+
+  onMachine(
+    "is told again at once when it says that its servers are not ours any more, and once a second at most",
+    (machine) => {
+      const daemon = resolvedOn(machine)
+      // What a bus that is real says after each change.
+      const changed = machine.bus.say({
+        member: "PropertiesChanged",
+        ...parseMessage(propertiesChanged([["DNS", "a(iiay)", []]]))
+      })
+      return machine.client("systemd-resolved", (control) =>
+        Effect.gen(function*() {
+          yield* control.set(target)
+          daemon.told.splice(0)
+          // Its word about our own doing.
+          const looks = machine.bus.calls.length
+          yield* changed
+          yield* waitFor("a look", () => machine.bus.calls.length > looks)
+          yield* TestClock.adjust("10 seconds")
+          assert.deepStrictEqual(daemon.told, [])
+
+          for (let round = 0; round < 3; round++) {
+            const before = machine.bus.calls.length
+            daemon.servers = ["192.0.2.1"]
+            yield* changed
+            yield* waitFor("a look", () => machine.bus.calls.length > before)
+            assert.deepStrictEqual(daemon.told, [])
+            yield* TestClock.adjust("250 millis")
+            yield* waitFor("the repair", () => daemon.told.length === pointing.length)
+            assert.deepStrictEqual(daemon.told.splice(0), pointing)
+            // Somebody undoes it at once.
+            daemon.servers = []
+            yield* changed
+            yield* TestClock.adjust("749 millis")
+            assert.deepStrictEqual(daemon.told, [])
+            daemon.servers = target.servers.slice()
+            yield* TestClock.adjust("10 seconds")
+            assert.deepStrictEqual(daemon.told, [])
+          }
+          // Who owns its name is another one: it was started anew, and has forgotten us.
+          daemon.servers = []
+          yield* machine.bus.say({ member: "NameOwnerChanged" })
+          const before = machine.bus.calls.length
+          yield* waitFor("a look", () => machine.bus.calls.length > before)
+          yield* TestClock.adjust("250 millis")
+          yield* waitFor("the repair", () => daemon.told.length === pointing.length)
+        }))
+    }
+  )
+})
+
+describe("a second client", () => {
+  const whileOther = <A, E>(machine: Machine, body: Effect.Effect<A, E>) =>
+    machine.client("etc-resolv-conf", (other) =>
+      Effect.gen(function*() {
+        yield* other.prepare
+        yield* other.set(target)
+        assert.isTrue(machine.isPointed())
+        yield* body
+        // Nothing has touched what the first one does.
+        assert.isTrue(machine.isPointed())
+        yield* TestClock.adjust("5 seconds")
+        assert.deepStrictEqual(machine.readBackup(), ORIGINAL)
+      }))
+  const patient = <A, E>(effect: Effect.Effect<A, E>) =>
+    Effect.gen(function*() {
+      const fiber = yield* Effect.fork(effect)
+      yield* TestClock.adjust("10 seconds")
+      return yield* Fiber.join(fiber)
+    })
+
+  onMachine("is refused, and told who has control", (machine) =>
+    whileOther(
+      machine,
+      Effect.forEach(["etc-resolv-conf", "systemd-resolved"] as const, (method) =>
+        machine.client(method, (control) =>
+          Effect.gen(function*() {
+            const error = yield* Effect.flip(patient(control.prepare))
+            assert.strictEqual(
+              error.message,
+              "cannot control the system's DNS: take control: another client has it, process "
+                + `${process.pid}; stop that one, or do without names here: --dns-control disabled`
+            )
+            assert.strictEqual((yield* Effect.flip(control.set(target))).step, "take control")
+            yield* control.revert
+          })))
+    ))
+
+  onMachine("does without names if it may choose, and says so", (machine) =>
+    whileOther(
+      machine,
+      machine.client("auto", (control) =>
+        Effect.gen(function*() {
+          assert.strictEqual(control.method, "etc-resolv-conf")
+          yield* patient(control.prepare)
+          assert.strictEqual(control.method, "disabled")
+          assert.isTrue(machine.logged.some((line) =>
+            line.startsWith("Warning DNS control: disabled") &&
+            line.includes(`another client has it, process ${process.pid}`)
+          ))
+          yield* control.set(target)
+          yield* control.flush
+          yield* control.revert
+        }))
+    ))
+
+  onMachine("that only checks its settings is none", (machine) =>
+    whileOther(
+      machine,
+      machine.client("etc-resolv-conf", (control) => control.prepare, true)
+    ))
+
+  onMachine("that only cleans up does nothing, and says so", (machine) =>
+    whileOther(
+      machine,
+      machine.client("auto", (control) =>
+        Effect.gen(function*() {
+          yield* control.revert
+          assert.include(
+            machine.logged.at(-1) ?? "nothing",
+            `Info the system's DNS is left as it is reason=another client has it, process ${process.pid}`
+          )
+        }))
+    ))
+
+  onMachine("takes over from one that stops", (machine) =>
+    Effect.gen(function*() {
+      const stopping = yield* Effect.fork(
+        machine.client("etc-resolv-conf", (other) =>
+          Effect.delay(Effect.zipRight(other.prepare, other.set(target)), 0)
+            .pipe(Effect.zipRight(Effect.sleep("3 seconds"))))
+      )
+      yield* TestClock.adjust("1 millis")
+      yield* waitFor("the first one", () => machine.isPointed())
+      const next = yield* Effect.fork(
+        machine.client("etc-resolv-conf", (control) => Effect.map(control.prepare, () => machine.read()))
+      )
+      yield* TestClock.adjust("10 seconds")
+      yield* Fiber.join(stopping)
+      assert.deepStrictEqual(yield* Fiber.join(next), ORIGINAL)
+    }))
+
+  onMachine(
+    "is none where nothing is controlled, and nothing of a lock is left behind",
+    (machine) =>
+      Effect.gen(function*() {
+        yield* whileOther(
+          machine,
+          machine.client("disabled", (control) => Effect.zipRight(control.prepare, control.set(target)))
+        )
+        assert.isFalse(fs.existsSync(path.dirname(machine.lock)))
+        yield* machine.client("auto", (control) => control.revert)
+        assert.isFalse(fs.existsSync(path.dirname(machine.lock)))
+      })
+  )
+
+  onMachine("cannot be kept away where no lock can be made, which is no failure", (machine) =>
+    Effect.gen(function*() {
+      fs.writeFileSync(path.dirname(machine.lock), "no folder")
+      yield* machine.client("etc-resolv-conf", (control) =>
+        Effect.gen(function*() {
+          yield* control.prepare
+          yield* control.set(target)
+          assert.isTrue(machine.isPointed())
+        }))
+      assert.deepStrictEqual(machine.read(), ORIGINAL)
+    }))
 })
 
 describe("disabled", () => {

@@ -10,7 +10,7 @@ const file: ResolverFacts = {
   link: "",
   text: "nameserver 192.0.2.1\n",
   isWritable: true,
-  hasResolvectl: true
+  canTellResolved: true
 }
 const link = (to: string): ResolverFacts => ({ ...file, kind: "link", link: to, text: "", isWritable: false })
 const STUB = "/run/systemd/resolve/stub-resolv.conf"
@@ -24,7 +24,7 @@ describe("auto", () => {
     ["the link by its old name", link("/var/run/systemd/resolve/stub-resolv.conf"), "systemd-resolved"],
     ["the link to the fixed file", link("/usr/lib/systemd/resolv.conf"), "systemd-resolved"],
     ["a copy of the stub's file", { ...file, text: "nameserver 127.0.0.53\noptions edns0\n" }, "systemd-resolved"],
-    ["the stub without its command", { ...link(STUB), hasResolvectl: false }, "disabled"],
+    ["the stub without its command", { ...link(STUB), canTellResolved: false }, "disabled"],
     ["a link of others", link("/run/NetworkManager/resolv.conf"), "disabled"],
     ["a link that only looks like it", link("/tmp/run/systemd/resolve/resolv.conf"), "disabled"],
     ["no file", { ...file, kind: "missing" }, "disabled"],

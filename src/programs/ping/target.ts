@@ -103,8 +103,9 @@ const atAddress = ({ internetResourceActive, resources }: StatusReport, address:
 
 const atName = ({ dns, resources }: StatusReport, text: string): Target => {
   const name = text.replace(/\.$/, "")
-  // A resolver would complete it in the same way.
-  const names = [name, ...(dns?.searchDomain === undefined ? [] : [`${name}.${dns.searchDomain}`])]
+  // A resolver completes what has no dot.
+  const isShort = !name.includes(".") && dns?.searchDomain !== undefined
+  const names = [name, ...(isShort ? [`${name}.${dns.searchDomain}`] : [])]
   for (const candidate of names.filter(isDomainName)) {
     const matching = resources.filter(({ address, type }) =>
       type === "dns" && parseDomainPattern(address)?.matches(candidate) === true

@@ -10,6 +10,7 @@ import { instances } from "./instances.ts"
 import { internet } from "./internet.ts"
 import { loss } from "./loss.ts"
 import { many } from "./many.ts"
+import { metrics } from "./metrics.ts"
 import { pathMode, pathModeRoam } from "./pathMode.ts"
 import * as paths from "./paths.ts"
 import { pingResource } from "./ping.ts"
@@ -64,6 +65,7 @@ export const scenarios: ReadonlyArray<Scenario> = [
   dnsResolved,
   doh,
   status,
+  metrics,
   pingResource,
   service
 ]

@@ -1,6 +1,7 @@
 /** Sends the figures to a receiver, by OTLP over HTTP. */
 import * as OtlpSerialization from "@effect/opentelemetry/OtlpSerialization"
 import * as HttpClient from "@effect/platform/HttpClient"
+import type { HttpClientError } from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -21,6 +22,14 @@ export interface OtlpOptions {
   readonly headers: Redacted.Redacted<Readonly<Record<string, string>>>
   readonly interval: Duration.DurationInput
 }
+
+/** Without the request, whose headers may hold a key. */
+const whyOf = (error: HttpClientError): string =>
+  error._tag === "ResponseError"
+    ? `it answers with status ${error.response.status}`
+    : error.cause instanceof Error
+    ? error.cause.message
+    : error.message
 
 /**
  * Sends what `data` yields each interval, and once more at the end of the scope. What could not be sent is not repeated: the
@@ -62,8 +71,9 @@ export const sendOtlp = (
       send.pipe(Effect.ignore, Effect.interruptible, Effect.timeoutOption(LAST_PATIENCE), Effect.asVoid)
     )
     yield* send.pipe(
-      Effect.timeoutFail({ duration: PATIENCE, onTimeout: () => ({ message: "no answer in time" }) }),
-      Effect.matchEffect({ onFailure: ({ message }) => failed(message), onSuccess: () => worked }),
+      Effect.mapError(whyOf),
+      Effect.timeoutFail({ duration: PATIENCE, onTimeout: () => "no answer in time" }),
+      Effect.matchEffect({ onFailure: failed, onSuccess: () => worked }),
       Effect.catchAllDefect((cause) => failed(String(cause))),
       Effect.repeat(Schedule.spaced(interval)),
       Effect.annotateLogs("module", "metrics"),

@@ -14,6 +14,7 @@ await build({
   absWorkingDir: root,
   entryPoints: [
     "bin/firezone-headless-client.ts",
+    "bin/firezone-client-tunnel.ts",
     ...(existsSync(join(root, "bench/bench.ts")) ? ["bench/bench.ts"] : [])
   ],
   outdir: "dist",
@@ -35,7 +36,9 @@ await build({
   },
   logLevel: "warning"
 })
-chmodSync(join(root, "dist/bin/firezone-headless-client.js"), 0o755)
+for (const name of ["firezone-headless-client", "firezone-client-tunnel"]) {
+  chmodSync(join(root, `dist/bin/${name}.js`), 0o755)
+}
 
 if (process.argv.includes("--lib")) {
   const result = spawnSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.build.json"], {

@@ -2,9 +2,9 @@ import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
+import type { SyscallError } from "../ffi/SyscallError.ts"
 import type { UnsupportedPlatform } from "../model/UnsupportedPlatform.ts"
 import type { ConfigInvalid } from "./ClientConfig.ts"
-import type { DnsControlFailed } from "./DnsControl.ts"
 import type { TunnelError, TunnelSession } from "./Tunnel.ts"
 
 export interface SessionOptions {
@@ -21,7 +21,7 @@ export class TunnelSessions extends Context.Tag("firezone-headless-client/servic
    */
   readonly open: (
     options: SessionOptions
-  ) => Effect.Effect<TunnelSession, TunnelError | ConfigInvalid | DnsControlFailed | UnsupportedPlatform, Scope.Scope>
+  ) => Effect.Effect<TunnelSession, TunnelError | ConfigInvalid | SyscallError | UnsupportedPlatform, Scope.Scope>
   /** Takes back what a session has left of its DNS settings that did not end properly. Failure is only logged. */
   readonly restoreDns: Effect.Effect<void>
 }>() {}

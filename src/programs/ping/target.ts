@@ -106,7 +106,7 @@ const atName = ({ dns, resources }: StatusReport, text: string): Target => {
   // A resolver completes what has no dot.
   const isShort = !name.includes(".") && dns?.searchDomain !== undefined
   const names = [name, ...(isShort ? [`${name}.${dns.searchDomain}`] : [])]
-  for (const candidate of names.filter(isDomainName)) {
+  for (const candidate of names.filter((name) => isDomainName(name) && !/[^!-~]/.test(name))) {
     const matching = resources.filter(({ address, type }) =>
       type === "dns" && parseDomainPattern(address)?.matches(candidate) === true
     )

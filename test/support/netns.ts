@@ -95,3 +95,16 @@ const enter = (path: string): void => {
   close()(fd)
   if (result !== 0) throw lastError(`setns ${path}`)
 }
+
+/** Calls `body` with this process inside the namespace that a file stands for, such as `/run/netns/name`. */
+export const insideNamespace = <A>(file: string, body: () => A): A => {
+  const home = openNamespace("/proc/thread-self/ns/net")
+  try {
+    enter(file)
+    return body()
+  } finally {
+    // That of our own process: it cannot fail.
+    setns()(home, CLONE_NEWNET)
+    close()(home)
+  }
+}

@@ -22,7 +22,9 @@ const BY_CACHE_AGAIN = 2
  * Groups datagrams into segmented messages and sends them with few calls, for one family (host spec section 10.2).
  *
  * A message holds datagrams of one (source, destination, ecn): all of the first one's size, the last may be shorter and
- * seals it. Only the newest message of such a triple is extended, so the datagrams of a flow keep their order.
+ * seals it. Only the newest message from that source to that destination is extended, and only by its own ECN bits, so
+ * the datagrams of a flow keep their order also where some are marked (connectivity spec 3.4 allows to look for the newest
+ * of the triple instead, which would send the marked ones last).
  *
  * While the kernel's buffer is full, what is queued and what comes is copied to a bounded backlog, which leaves as soon
  * as the socket is writable.
@@ -113,8 +115,10 @@ export class PeerSender {
       address = kept
     }
     const chosen = fromCache ? retried ? BY_CACHE_AGAIN : BY_CACHE : BY_CALLER
-    const open = this.#newest(source, chosen, destination, ecn)
-    const slot = open >= 0 && this.#hasRoom(open, length) ? open : this.#begin(source, chosen, destination, ecn, length)
+    const open = this.#newest(source, chosen, destination)
+    const slot = open >= 0 && this.#ecns[open] === ecn && this.#hasRoom(open, length)
+      ? open
+      : this.#begin(source, chosen, destination, ecn, length)
     if (slot < 0) return this.#counters.drop("queue-full")
     if (!this.#blocked) this.#hold(buffer)
     const segment = this.#segments[slot] as number
@@ -136,18 +140,18 @@ export class PeerSender {
     this.#transmit()
   }
 
-  #newest(source: IpAddress, chosen: number, destination: Destination, ecn: number): number {
-    if (this.#touched >= this.#head && this.#isOf(this.#touched, source, chosen, destination, ecn)) return this.#touched
+  #newest(source: IpAddress, chosen: number, destination: Destination): number {
+    if (this.#touched >= this.#head && this.#isOf(this.#touched, source, chosen, destination)) return this.#touched
     for (let slot = this.#count - 1; slot >= this.#head; slot--) {
-      if (this.#isOf(slot, source, chosen, destination, ecn)) return slot
+      if (this.#isOf(slot, source, chosen, destination)) return slot
     }
     return -1
   }
 
-  #isOf(slot: number, source: IpAddress, chosen: number, destination: Destination, ecn: number): boolean {
+  #isOf(slot: number, source: IpAddress, chosen: number, destination: Destination): boolean {
     const of = this.#destinations[slot] as Destination
-    return (of === destination || of.address.text === destination.address.text) && this.#ecns[slot] === ecn &&
-      this.#chosen[slot] === chosen && this.#sources[slot] === source
+    return (of === destination || of.address.text === destination.address.text) && this.#chosen[slot] === chosen &&
+      this.#sources[slot] === source
   }
 
   #hasRoom(slot: number, length: number): boolean {

@@ -102,7 +102,7 @@ export class TunReader {
     const gsoType = headerGsoType(arena, header)
     if (gsoType !== GSO_NONE) return this.#receiveTrain(at, length, gsoType, headerGsoSize(arena, header))
     if (length > MAX_PACKET) return this.#drops.add("oversized")
-    if (isFragment(arena, at)) return this.#drops.add("fragment")
+    if (isFragment(arena, at, length)) return this.#drops.add("fragment")
     if (
       (headerFlags(arena, header) & NEEDS_CSUM) !== 0 &&
       !completeChecksum(arena, at, length, headerCsumStart(arena, header), headerCsumOffset(arena, header))

@@ -24,11 +24,15 @@ export interface Segments {
 
 export type SegmentProblem = "gso-type" | "gso-size" | "gso-header" | "gso-segments" | "fragment" | "oversized"
 
-/** Whether an IP packet is a fragment: IPv4 by its offset and flag, IPv6 by a fragment header in first place. */
-export const isFragment = (bytes: Uint8Array, at: number): boolean =>
+/**
+ * Whether an IP packet is a fragment: IPv4 by its offset and flag, IPv6 by a fragment header in first place, if that is
+ * within `length` and says that there is more (RFC 6946: others are whole packets).
+ */
+export const isFragment = (bytes: Uint8Array, at: number, length: number): boolean =>
   (bytes[at] as number) >>> 4 === 4
     ? (((bytes[at + 6] as number) & 0x3f) | (bytes[at + 7] as number)) !== 0
-    : (bytes[at + 6] as number) === IPV6_FRAGMENT
+    : (bytes[at + 6] as number) === IPV6_FRAGMENT && length >= 48 &&
+      ((bytes[at + 42] as number) | ((bytes[at + 43] as number) & 0xf9)) !== 0
 
 /**
  * Cuts the packet `bytes[at, at + length)` in place: packet i ends up complete, checksums included, at `at + i * stride`.
@@ -55,7 +59,7 @@ export const segment = (
     return "gso-header"
   }
   if (length < ipLength + 8) return "gso-header"
-  if (isFragment(bytes, at)) return "fragment"
+  if (isFragment(bytes, at, length)) return "fragment"
   const protocol = gsoType === GSO_UDP_L4 ? UDP : TCP
   if ((bytes[at + (version === 4 ? 9 : 6)] as number) !== protocol) return "gso-header"
   const l4 = at + ipLength

@@ -168,6 +168,26 @@ describeWith({ root: true, programs: ["ip", "tcpdump"] }, "peer sockets on Linux
     }
   )
 
+  it.scopedLive.each(families)("lets no ECN bits overtake others (IPv$family)", ({ one, two }) => {
+    const routes = makeRouteCacheDouble()
+    return Effect.gen(function*() {
+      const receiver = yield* openPeer
+      const sender = yield* openPeer
+      const arena = new Uint8Array(30 * 500)
+      const ecnOf = (i: number): number => i % 10 === 7 ? 3 : i < 20 ? 2 : 0
+      for (let i = 0; i < 30; i++) {
+        arena.set(datagram(i, 500), i * 500)
+        sender.send(sender.at(two), receiver.at(one), ecnOf(i), arena, i * 500, 500)
+      }
+      sender.flush()
+      yield* waitFor("thirty datagrams", () => receiver.received.length === 30)
+      assert.deepStrictEqual(
+        receiver.received.map(({ bytes, ecn }) => [seedOf(bytes), ecn]),
+        Array.from({ length: 30 }, (_, i) => [i, ecnOf(i)])
+      )
+    }).pipe(Effect.provide(peerLayer(routes)))
+  })
+
   it.scopedLive("sends a queue that is full by itself, and 64 datagrams in one message at most", () => {
     const routes = makeRouteCacheDouble()
     return Effect.gen(function*() {

@@ -85,14 +85,18 @@ describe("segment", () => {
   })
   it("refuses fragments", () => {
     const packet = tcp4(2000)
-    expect(isFragment(packet, 0)).toBe(false)
+    expect(isFragment(packet, 0, packet.length)).toBe(false)
     packet[6] = 0x20
-    expect(isFragment(packet, 0)).toBe(true)
+    expect(isFragment(packet, 0, packet.length)).toBe(true)
     expect(cut(packet, GSO_TCPV4, 1000)).toBe("fragment")
     const six = buildPacket({ version: 6, protocol: "udp", payload: new Uint8Array(9) })
-    expect(isFragment(six, 0)).toBe(false)
-    six[6] = 44
-    expect(isFragment(six, 0)).toBe(true)
+    expect(isFragment(six, 0, six.length)).toBe(false)
+    six.set([44], 6)
+    for (const [offset, expected] of [[0, false], [6, false], [1, true], [8, true], [0x100, true]] as const) {
+      six.set([17, 0, offset >> 8, offset & 255], 40)
+      expect(isFragment(six, 0, six.length)).toBe(expected)
+    }
+    expect(isFragment(six, 0, 47)).toBe(false) // cut short: others find that out
   })
   it("takes the largest packet in the smallest segments it accepts", () => {
     expect(cut(tcp4(256), GSO_TCPV4, 1)).toHaveLength(MAX_SEGMENTS)

@@ -33,7 +33,15 @@ const groups: ReadonlyArray<
   {
     name: "names",
     needs: needing("dnsmasq", "dig"),
-    scenarios: ["dns", "dns-in-tunnel", "dns-upstreams", "dns-two-resources", "dns-control"]
+    scenarios: [
+      "dns",
+      "dns-in-tunnel",
+      "dns-roam",
+      "dns-upstream-down",
+      "dns-portal-down",
+      "dns-two-resources",
+      "dns-control"
+    ]
   },
   {
     name: "names by way of systemd-resolved",

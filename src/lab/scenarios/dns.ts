@@ -116,7 +116,7 @@ const isTruncated = ({ data, flags, status }: Answer): boolean =>
   status === "NOERROR" && data.length === 0 && flags.includes("tc")
 
 /** Fetches the page of a name at an address that was found for it. */
-const fetchByName = (lab: Lab, recorder: Recorder, name: string, address: string) =>
+export const fetchByName = (lab: Lab, recorder: Recorder, name: string, address: string) =>
   Effect.gen(function*() {
     const { code, stderr, stdout } = yield* lab.topology.run("client", [
       ...["curl", "-sS", "-m", "20", "--resolve", `${name}:80:${address}`, `http://${name}/`]

@@ -4,6 +4,7 @@ import { direct, directIpv6, relayed } from "./direct.ts"
 import { dns, dnsInTunnel } from "./dns.ts"
 import { dnsEtcResolvConf, dnsResolved } from "./dnsControl.ts"
 import { dnsTwoResources } from "./dnsTwoResources.ts"
+import { doh } from "./doh.ts"
 import { filters } from "./filters.ts"
 import * as gateways from "./gateways.ts"
 import { instances } from "./instances.ts"
@@ -21,7 +22,7 @@ import * as roaming from "./roaming.ts"
 import { service } from "./service.ts"
 import { status } from "./status.ts"
 import { fallback, upgrade, upgradeLate } from "./upgrade.ts"
-import { dnsUpstreams, doh } from "./upstreams.ts"
+import { dnsPortalDown, dnsRoam, dnsUpstreamDown } from "./upstreams.ts"
 
 export const scenarios: ReadonlyArray<Scenario> = [
   direct,
@@ -60,7 +61,9 @@ export const scenarios: ReadonlyArray<Scenario> = [
   dns,
   dnsTwoResources,
   dnsInTunnel,
-  dnsUpstreams,
+  dnsPortalDown,
+  dnsUpstreamDown,
+  dnsRoam,
   dnsEtcResolvConf,
   dnsResolved,
   doh,

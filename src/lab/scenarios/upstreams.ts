@@ -1,55 +1,65 @@
-/** The resolvers that the client asks outside the tunnel: when they change, when they are gone, when they speak HTTPS. */
+/** The resolvers that the client asks outside the tunnel: when they change, and when they or the portal are gone. */
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
-import * as fs from "node:fs"
-import * as path from "node:path"
 import { type Answer, dig } from "../dig.ts"
 import * as dnsmasq from "../dnsmasq.ts"
-import { LabError } from "../LabError.ts"
-import { requirePrograms } from "../requirePrograms.ts"
+import type { LabError } from "../LabError.ts"
 import { eventually, type Recorder, type Scenario } from "../scenario.ts"
 import type { Lab } from "../services.ts"
 import { addresses } from "../topology.ts"
-import { bringUp, tunPackets } from "./checks.ts"
+import { bringUp, download, tunPackets } from "./checks.ts"
+import { asking, fetchByName, hostRecords, is, isProxies, named } from "./dns.ts"
 
 const FIRST_SENTINEL = "100.100.111.1"
+/** In the other family, so that the sentinel is of the other family, too. */
+const SENTINEL_6 = "fd00:2021:1111:8000:100:100:111:0"
 /** For an answer, and for an error that needs no time limit. */
 const QUICK_MILLIS = 2000
 /** The client looks every 5 s. */
 const NOTICED_MILLIS = 15_000
+/** The limit of a query outside the tunnel, with room for dig and a busy machine. */
+const SILENT_MILLIS = 5000 + 2000
 
-const answers = (address: string) => ({ data, status }: Answer): boolean =>
+export const answers = (address: string) => ({ data, status }: Answer): boolean =>
   status === "NOERROR" && data.join() === address
-const failsQuickly = ({ millis, status }: Answer): boolean => status === "SERVFAIL" && millis < QUICK_MILLIS
+const fails = (limit: number) => ({ millis, status }: Answer): boolean => status === "SERVFAIL" && millis < limit
+export const failsQuickly = fails(QUICK_MILLIS)
 
-const ask = (lab: Lab, server: string, ...query: ReadonlyArray<string>) =>
-  dig(lab.topology, "client", [`@${server}`, "+time=3", ...query])
+const PUBLIC = ["public.example", "A"] as const
+const isPublic = answers("203.0.113.2")
+const startServer = (lab: Lab) =>
+  dnsmasq.start(lab.topology, "inet", [
+    "host-record=public.example,203.0.113.2",
+    "host-record=slow.example,203.0.113.3"
+  ])
 
-const check = (
-  lab: Lab,
-  recorder: Recorder,
-  title: string,
-  query: ReadonlyArray<string>,
-  isRight: (answer: Answer) => boolean,
-  server = FIRST_SENTINEL
-) =>
-  Effect.gen(function*() {
-    const answer = yield* ask(lab, server, ...query)
-    yield* recorder.check(title, isRight(answer), `dig @${server} ${query.join(" ")}: ${answer.text}`)
-  })
-
-const setResolver = (lab: Lab, address: string): Effect.Effect<void, LabError> =>
-  Effect.asVoid(lab.topology.must("client", [
-    ...["sh", "-c", `echo "nameserver ${address}" > /etc/resolv.new && mv /etc/resolv.new /etc/resolv.conf`]
+const setResolvers = (lab: Lab, ...resolvers: ReadonlyArray<string>): Effect.Effect<void, LabError> => {
+  const lines = resolvers.map((address) => `nameserver ${address}\\n`).join("")
+  return Effect.asVoid(lab.topology.must("client", [
+    ...["sh", "-c", `printf "${lines}" > /etc/resolv.new && mv /etc/resolv.new /etc/resolv.conf`]
   ]))
+}
 
-const runUpstreams = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.Scope> =>
+/** Until that server answers as it should. */
+const untilAnswered = (lab: Lab, server: string) =>
+  eventually(Effect.map(dig(lab.topology, "client", [`@${server}`, "+time=1", ...PUBLIC]), isPublic), NOTICED_MILLIS)
+
+/** The bytes of queries that a stopped server has not got to; 0 if there are none. */
+const queued = (lab: Lab): Effect.Effect<number, LabError> =>
+  Effect.map(
+    lab.topology.run("inet", ["ss", "-Hunl", "sport = :53"]),
+    ({ stdout }) => stdout.split("\n").reduce((sum, line) => sum + Number(line.trim().split(/\s+/)[1] ?? 0), 0)
+  )
+
+const runRoam = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.Scope> =>
   Effect.gen(function*() {
-    const server = yield* dnsmasq.start(lab.topology, "inet", ["host-record=public.example,203.0.113.2"])
+    const server = yield* startServer(lab)
     yield* bringUp(lab, recorder)
-    yield* check(lab, recorder, "the system's resolver", ["public.example", "A"], answers("203.0.113.2"))
+    const ask = asking(lab, recorder)
+    yield* ask("the system's resolver", PUBLIC, isPublic)
     const inside = (yield* tunPackets(lab)).tx
-    yield* ask(lab, addresses.dns4, "public.example", "A")
+    yield* dig(lab.topology, "client", [`@${addresses.dns4}`, ...PUBLIC])
     const entered = (yield* tunPackets(lab)).tx - inside
     yield* recorder.check(
       "its server stays outside",
@@ -57,126 +67,130 @@ const runUpstreams = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabErro
       `${entered} packets to it entered the tunnel device`
     )
 
-    yield* setResolver(lab, addresses.dns6)
-    // In the other family, so that the sentinel is of the other family, too.
-    const sentinel6 = "fd00:2021:1111:8000:100:100:111:0"
-    const moved = yield* eventually(
-      Effect.map(ask(lab, sentinel6, "+time=1", "public.example", "A"), answers("203.0.113.2")),
-      NOTICED_MILLIS
-    )
-    yield* recorder.check("follows a change of resolvers", moved === true, `${sentinel6} asks ${addresses.dns6}`)
-    const old = yield* ask(lab, FIRST_SENTINEL, "+time=1", "public.example", "A")
+    yield* setResolvers(lab, addresses.dns6)
+    const moved = yield* untilAnswered(lab, SENTINEL_6)
+    yield* recorder.check("follows a change of resolvers", moved === true, `${SENTINEL_6} asks ${addresses.dns6}`)
+    const old = yield* dig(lab.topology, "client", [`@${FIRST_SENTINEL}`, "+time=1", ...PUBLIC])
     yield* recorder.check("the sentinel before is none any more", old.status === undefined, old.text)
-    yield* setResolver(lab, addresses.dns4)
-    const back = yield* eventually(
-      Effect.map(ask(lab, FIRST_SENTINEL, "+time=1", "public.example", "A"), answers("203.0.113.2")),
-      NOTICED_MILLIS
-    )
+    yield* setResolvers(lab, addresses.dns4)
+    const back = yield* untilAnswered(lab, FIRST_SENTINEL)
     yield* recorder.check("and back", back === true, `${FIRST_SENTINEL} asks ${addresses.dns4}`)
 
+    server.signal("SIGSTOP")
+    const underWay = yield* Effect.fork(dig(lab.topology, "client", [`@${FIRST_SENTINEL}`, "slow.example", "A"]))
+    const first = yield* eventually(Effect.map(queued(lab), (bytes) => bytes > 0 && bytes), 5000)
     yield* lab.topology.roam("wifi")
-    yield* check(lab, recorder, "from another network at once", ["public.example", "A"], answers("203.0.113.2"))
+    yield* eventually(Effect.map(queued(lab), (bytes) => bytes > (first ?? 0)), 5000)
+    server.signal("SIGCONT")
+    const { text, status } = yield* Fiber.join(underWay)
+    const asked = [...server.log().matchAll(/query\[A\] slow\.example from (\S+)/g)].map(([, from]) => from)
+    yield* recorder.check(
+      "a query under way when the network changes",
+      status === "NOERROR" && asked.at(-1) === addresses.wifiRouter4,
+      `${text}; asked by ${asked.join(" and then by ")}`
+    )
+    yield* ask("from another network at once", PUBLIC, isPublic)
     const fromWifi = server.log().includes(`query[A] public.example from ${addresses.wifiRouter4}`)
     yield* recorder.check(
       "from the address of that network",
       fromWifi,
       fromWifi ? `the server has seen ${addresses.wifiRouter4}` : server.log().slice(-500)
     )
+  })
+
+export const dnsRoam: Scenario = {
+  name: "dns-roam",
+  about: "the system's resolvers change, then the network while a query is under way",
+  run: runRoam
+}
+
+const runUpstreamDown = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const server = yield* startServer(lab)
+    yield* setResolvers(lab, addresses.dns4, addresses.dns6)
+    yield* bringUp(lab, recorder)
+    const ask = asking(lab, recorder)
+    for (const sentinel of [FIRST_SENTINEL, SENTINEL_6]) {
+      yield* ask("a server that is there", PUBLIC, isPublic, sentinel)
+    }
+
+    server.signal("SIGSTOP")
+    yield* ask(
+      "a server that is silent, over UDP: who asks asks again",
+      ["+time=6", ...PUBLIC],
+      ({ status }) => status === undefined
+    )
+    yield* ask("a server that is silent, over TCP", ["+tcp", ...PUBLIC], fails(SILENT_MILLIS))
+    server.signal("SIGCONT")
+    yield* ask("a server that speaks again", PUBLIC, isPublic)
+
+    // Not SIGKILL: its children, one for each connection, would keep its sockets.
+    server.signal("SIGTERM")
+    yield* server.exit
+    for (const sentinel of [FIRST_SENTINEL, SENTINEL_6]) {
+      yield* ask("a server that is gone, over UDP", PUBLIC, failsQuickly, sentinel)
+      yield* ask("a server that is gone, over TCP", ["+tcp", ...PUBLIC], failsQuickly, sentinel)
+    }
+    yield* ask("a resource needs none", ["www.corp.test", "A"], isProxies)
+    yield* startServer(lab)
+    yield* ask("a server that is back, over UDP", PUBLIC, isPublic)
+    yield* ask("a server that is back, over TCP", ["+tcp", ...PUBLIC], isPublic)
+  })
+
+export const dnsUpstreamDown: Scenario = {
+  name: "dns-upstream-down",
+  about: "the resolver is silent, gone and back: errors that applications understand, in time",
+  equipment: { resources: [named(1, "www.corp.test")] },
+  run: runUpstreamDown
+}
+
+const FILE_BYTES = 2_000_000
+/** The wait between two attempts of client and gateway is this long by then. */
+const BACK_MILLIS = 30_000
+
+const runPortalDown = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.Scope> =>
+  Effect.gen(function*() {
+    yield* startServer(lab)
+    yield* dnsmasq.start(lab.topology, "res", [
+      ...["www.corp.test", "a.corp.test"].map(hostRecords),
+      "txt-record=www.corp.test,known behind the gateway",
+      "txt-record=new.other.test,at last"
+    ])
+    yield* dnsmasq.forGateway(lab.topology)
+    yield* bringUp(lab, recorder)
+    const ask = asking(lab, recorder)
+    const known = yield* ask("A of a resource", ["www.corp.test", "A"], isProxies)
+    const [proxy = ""] = known.data
+    yield* fetchByName(lab, recorder, "www.corp.test", proxy)
 
     yield* lab.portal.end("SIGKILL")
-    yield* check(lab, recorder, "without the portal", ["public.example", "A"], answers("203.0.113.2"))
-    server.signal("SIGKILL")
-    yield* server.exit
-    yield* check(lab, recorder, "a server that is gone, over UDP", ["public.example", "A"], failsQuickly)
-    yield* check(lab, recorder, "a server that is gone, over TCP", ["+tcp", "public.example", "A"], failsQuickly)
+    yield* ask("without the portal, a name of nobody's", PUBLIC, isPublic)
+    yield* ask("the resource", ["www.corp.test", "A"], is("NOERROR", ...known.data))
+    yield* ask("in the other family", ["www.corp.test", "AAAA"], isProxies)
+    yield* ask("its TXT, from the site", ["www.corp.test", "TXT"], is("NOERROR", "\"known behind the gateway\""))
+    yield* fetchByName(lab, recorder, "www.corp.test", proxy)
+    const { detail, right } = yield* download(lab, proxy, FILE_BYTES)
+    yield* recorder.check(`${FILE_BYTES / 1e6} MB from ${proxy}`, right, detail)
+    const other = yield* ask("a name that nobody asked for before", ["a.corp.test", "A"], isProxies)
+    yield* fetchByName(lab, recorder, "a.corp.test", other.data[0] ?? "")
+    yield* ask("of a resource without access yet", ["new.other.test", "A"], isProxies)
+    const text = ["new.other.test", "TXT"] as const
+    yield* ask(
+      "its TXT, which only the site knows: not yet",
+      ["+time=2", ...text],
+      ({ status }) => status === undefined
+    )
+    yield* lab.portal.start
+    const granted = yield* eventually(
+      Effect.map(dig(lab.topology, "client", [`@${FIRST_SENTINEL}`, "+time=2", ...text]), is("NOERROR", "\"at last\"")),
+      BACK_MILLIS
+    )
+    yield* recorder.check("its TXT, with the portal back", granted === true, "the site has answered")
   })
 
-export const dnsUpstreams: Scenario = {
-  name: "dns-upstreams",
-  about: "the system's resolvers change, the client roams, the portal and then the resolver are gone",
-  run: runUpstreams
-}
-
-const DOH_HOST = "dns.lab.test"
-
-/** A root of its own and a certificate of the DNS server under it. Returns the file of the root. */
-const makeCertificates = (lab: Lab): Effect.Effect<string, LabError> => {
-  const { folder } = lab.topology
-  const key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
-  const script = [
-    `cd ${folder}`,
-    `openssl req -x509 ${key} -keyout doh-root.key -out doh-root.pem -days 2 -subj "/CN=Lab root"`,
-    `openssl req ${key} -keyout doh.key -out doh.csr -subj /CN=${DOH_HOST}`,
-    `echo subjectAltName=DNS:${DOH_HOST} > doh.ext`,
-    "openssl x509 -req -in doh.csr -CA doh-root.pem -CAkey doh-root.key -CAcreateserial -days 2 -extfile doh.ext -out doh.pem"
-  ].join(" && ")
-  return Effect.as(lab.topology.must("inet", ["sh", "-c", script]), path.join(folder, "doh-root.pem"))
-}
-
-const startUnbound = (lab: Lab) =>
-  Effect.gen(function*() {
-    const { folder } = lab.topology
-    const config = path.join(folder, "unbound.conf")
-    const lines = [
-      ...["do-daemonize: no", "chroot: \"\"", "username: \"\"", "use-syslog: no", "logfile: \"\"", "pidfile: \"\""],
-      ...["module-config: \"iterator\"", "access-control: 0.0.0.0/0 allow", "log-queries: yes", "verbosity: 1"],
-      ...[`interface: ${addresses.dns4}@443`, "https-port: 443", "http-endpoint: \"/dns-query\""],
-      ...[`tls-service-key: "${folder}/doh.key"`, `tls-service-pem: "${folder}/doh.pem"`],
-      ...["local-zone: \"example.\" static", "local-data: \"public.example. 60 IN A 203.0.113.2\""]
-    ]
-    fs.writeFileSync(
-      config,
-      `server:\n${lines.map((line) => `  ${line}\n`).join("")}remote-control:\n  control-enable: no\n`
-    )
-    const daemon = yield* lab.topology.daemon("inet", "unbound", ["unbound", "-d", "-c", config])
-    const isUp = yield* eventually(Effect.sync(() => daemon.log().includes("start of service")), 5000)
-    if (isUp === undefined) return yield* new LabError({ what: "unbound", why: daemon.log().slice(-1000) })
-    return daemon
-  })
-
-const runDoh = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.Scope> =>
-  Effect.gen(function*() {
-    yield* requirePrograms(["unbound", "openssl"], "unbound openssl")
-    const root = yield* makeCertificates(lab)
-    const plain = yield* dnsmasq.start(lab.topology, "inet", [`host-record=${DOH_HOST},${addresses.dns4}`])
-    const server = yield* startUnbound(lab)
-    yield* bringUp(lab, recorder, { env: { NODE_EXTRA_CA_CERTS: root } })
-    const first = yield* eventually(
-      Effect.map(ask(lab, FIRST_SENTINEL, "public.example", "A"), answers("203.0.113.2")),
-      5000
-    )
-    yield* recorder.check("A over HTTPS", first === true, `${FIRST_SENTINEL} asks https://${DOH_HOST}/dns-query`)
-    yield* check(lab, recorder, "for who asks over TCP", ["+tcp", "public.example", "A"], answers("203.0.113.2"))
-    yield* check(lab, recorder, "a name that does not exist", ["missing.example", "A"], ({ status }) =>
-      status === "NXDOMAIN")
-    const leaked = plain.log().includes(".example")
-    yield* recorder.check(
-      "nothing asked in the clear",
-      !leaked,
-      "the plain server was asked for the HTTPS server alone"
-    )
-    yield* lab.topology.roam("wifi")
-    const again = yield* eventually(
-      Effect.map(ask(lab, FIRST_SENTINEL, "other.example", "A"), ({ status }) =>
-        status === "NXDOMAIN"),
-      10_000
-    )
-    yield* recorder.check("from another network", again === true, "the connection was made anew")
-    server.signal("SIGKILL")
-    yield* server.exit
-    yield* check(lab, recorder, "a server that is gone", ["third.example", "A"], failsQuickly)
-    yield* startUnbound(lab)
-    const recovered = yield* eventually(
-      Effect.map(ask(lab, FIRST_SENTINEL, "fourth.example", "A"), ({ status }) =>
-        status === "NXDOMAIN"),
-      10_000
-    )
-    yield* recorder.check("a server that is back", recovered === true, "the next query but one is answered")
-  })
-
-export const doh: Scenario = {
-  name: "doh",
-  about: "the account's resolver speaks DNS over HTTPS: one connection, made anew when it or the network is gone",
-  equipment: { dns: { upstreamDoh: [`https://${DOH_HOST}/dns-query`] } },
-  run: runDoh
+export const dnsPortalDown: Scenario = {
+  name: "dns-portal-down",
+  about: "the portal is gone: names are resolved as before, and what was granted is reached by them",
+  equipment: { resources: [named(1, "*.corp.test"), named(2, "*.other.test")] },
+  run: runPortalDown
 }

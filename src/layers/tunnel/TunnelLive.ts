@@ -226,12 +226,13 @@ const make = Effect.gen(function*() {
       Effect.gen(function*() {
         yield* routes.invalidateAll("reset")
         yield* sockets.rebind
+        // Before the core asks again what is under way.
+        forwarding.reset()
         yield* tell(() => {
           // Candidates of the new network are for the connection that comes; the old one may not carry them any more.
           core.portalDisconnected(now())
           core.reset(now())
         })
-        forwarding.reset()
         yield* Effect.flatMap(resolvers.current, setResolvers)
         yield* portal.reconnect(node.publicKey)
         yield* Queue.offer(coreEvents, { _tag: "InterfaceDoubtful" })

@@ -280,13 +280,18 @@ export class ClientDns {
   }
 
   /**
-   * The network changed (16.1): what was asked outside is not answered any more, and what was asked over TCP inside
-   * fails, because its connections may be over.
+   * The network changed (16.1): what was asked outside is asked again from the new one, and what was asked over TCP
+   * inside fails, because its connections may be over.
    */
   reset(now: number): void {
+    const underWay = [...this.#outside.values()]
     this.#outside.clear()
     this.#outsideQueries.length = 0
     this.#tcp.reset()
+    for (const waiting of underWay) {
+      // Without a connection yet DNS over HTTPS would be an error at once; who hears nothing asks again.
+      if (waiting.asker.sentinel.upstream._tag === "Do53") this.#askOutside(waiting)
+    }
     this.#drain(now)
   }
 
@@ -338,18 +343,22 @@ export class ClientDns {
   }
 
   #askUpstream(waiting: Waiting, now: number): void {
-    const { asker, query } = waiting
-    const { upstream } = asker.sentinel
+    const { upstream } = waiting.asker.sentinel
     if (this.#isCustom && upstream._tag === "Do53" && this.#host.isCovered(upstream.address)) {
       this.#counts.asked("upstream-in-tunnel")
       return this.#askThroughTunnel(waiting, upstream.address, DNS_PORT, now)
     }
     this.#counts.asked("upstream")
     if (this.#outside.size >= MAX_OUTSIDE) return this.#host.drop("dns-overload")
+    this.#askOutside(waiting)
+  }
+
+  #askOutside(waiting: Waiting): void {
+    const { asker: { sentinel: { upstream }, transport }, query } = waiting
     const id = this.#nextOutsideId++
     this.#outside.set(id, waiting)
     const message = upstream._tag === "DoH" ? withId(query.bytes, 0) : query.bytes
-    this.#outsideQueries.push({ id, transport: asker.transport, upstream, message })
+    this.#outsideQueries.push({ id, transport, upstream, message })
   }
 
   #askThroughTunnel(waiting: Waiting, address: IpAddress, port: number, now: number): void {

@@ -3,6 +3,7 @@ import type { Answer } from "dns-packet"
 import { describe, expect, it } from "vitest"
 import type { Resource } from "../../../src/protocol/portal/types.ts"
 import { ip } from "../../../src/protocol/wire/address.ts"
+import { decodeDns } from "../../../src/protocol/wire/dns.ts"
 import { udpPacket } from "../../../src/protocol/wire/udp.ts"
 import { type ClientHarness, clientWith, tags } from "./client.ts"
 import {
@@ -172,6 +173,10 @@ describe("outside the tunnel, a query", () => {
     const second = outside(c)
     c.core.dnsResponse(second.id, upstreamAnswer(encodeQuery("b.test", { id: 0xabcd }), []), c.now)
     expect(codes(c)).toEqual(["SERVFAIL"])
+    // Its connection has to be made anew after a reset: whoever hears nothing asks again.
+    ask(c, "c.test")
+    c.core.reset(c.now)
+    expect([outsideQueries(c), replies(c)]).toEqual([[], []])
   })
   it.each([["NXDOMAIN", 3], ["REFUSED", 5], ["NOTIMP", 4], ["SERVFAIL", 2]] as const)(
     "gets the upstream's %s, which is not kept",
@@ -249,17 +254,22 @@ describe("outside the tunnel, a query", () => {
     ask(c, "again.test")
     expect(outsideQueries(c)).toHaveLength(1)
   })
-  it("is abandoned by a reset, without an answer, but not by the loss of the portal", () => {
+  it("is asked again after a reset, and nothing happens to it when the portal is lost", () => {
     const c = client()
     ask(c, "a.test")
     c.core.portalDisconnected(c.now)
     const { id, message } = outside(c)
-    ask(c, "b.test")
+    ask(c, "b.test") // which the driver has not seen yet
     c.core.reset(c.now)
-    expect(outsideQueries(c)).toEqual([])
+    const again = outsideQueries(c)
+    expect(again.map(({ message }) => decodeDns(message)?.questions[0]?.name)).toEqual(["a.test", "b.test"])
     c.core.dnsResponse(id, upstreamAnswer(message, [a("a.test", "203.0.113.1")]), c.now)
-    expect(replies(c)).toEqual([])
-    expect(roundTrip(c, "a.test", [a("a.test", "203.0.113.1")])).toHaveLength(1)
+    expect(replies(c)).toEqual([]) // what was asked before counts no more
+    const [first] = again
+    if (first === undefined) throw new Error("not asked again")
+    c.core.dnsResponse(first.id, upstreamAnswer(first.message, [a("a.test", "203.0.113.2")]), c.now)
+    expect(replies(c).map(records)).toEqual([["a.test 30 A 203.0.113.2"]])
+    expect(roundTrip(c, "c.test", [a("c.test", "203.0.113.1")])).toHaveLength(1)
   })
   it("is nobody's after the end", () => {
     const c = client()

@@ -352,13 +352,13 @@ describe("a GUI that behaves badly", () => {
           yield* waitFor("the one that is served to be served", () => served.heard().length === 1)
           // Who goes makes room.
           for (const { connection } of clients) connection.destroy()
+          const listenerAndBothEnds = 3
+          yield* waitFor("the others to be gone", () => openedSince(before) === listenerAndBothEnds)
           const late = yield* connect(socket)
-          yield* Effect.sleep("50 millis")
+          late.say("Disconnect")
           served.connection.destroy()
-          const next = yield* accept
-          if (!late.isOver()) yield* Effect.ignore(next.send({ _tag: "DisconnectedGracefully" }))
+          assert.deepStrictEqual(yield* (yield* accept).receive, { _tag: "Disconnect" })
         }))
-        for (const { connection } of clients) connection.destroy()
         yield* waitFor("every descriptor to be closed", () => openedSince(before) === 0)
       }),
     30_000

@@ -4,6 +4,7 @@ import type * as Redacted from "effect/Redacted"
 import { serveControl } from "./control.ts"
 import type { Farm } from "./gateway/farm.ts"
 import type { GatewayConfig } from "./gateway/gatewayProcess.ts"
+import type { GuiConfig } from "./gui/guiProcess.ts"
 import { LabError } from "./LabError.ts"
 import type { PortalConfig } from "./portal/portalProcess.ts"
 import type { RelayConfig } from "./relay/relayProcess.ts"
@@ -53,6 +54,10 @@ export const serve = (
       case "gateways": {
         const farm = yield* Effect.promise(() => import("./gateway/farmProcess.ts"))
         return yield* farm.serve(config as ServeConfig & Farm, token)
+      }
+      case "gui": {
+        const gui = yield* Effect.promise(() => import("./gui/guiProcess.ts"))
+        return yield* gui.serve(config as ServeConfig & GuiConfig)
       }
       default:
         return yield* new LabError({ what: `lab serve ${name}`, why: "is no emulator" })

@@ -161,10 +161,10 @@ interface Place {
   readonly name: string
 }
 
-type EmulatorRole = "web" | "portal" | "relay" | "gateway" | "gateways"
+type EmulatorRole = "web" | "portal" | "relay" | "gateway" | "gateways" | "gui"
 
 /** An emulator that is not running yet. */
-const emulator = <State>(
+export const emulator = <State>(
   topology: Topology,
   executable: string,
   role: EmulatorRole,

@@ -8,6 +8,7 @@ import { doh } from "./doh.ts"
 import { filters } from "./filters.ts"
 import * as gateways from "./gateways.ts"
 import { instances } from "./instances.ts"
+import { gui } from "./gui.ts"
 import { internet } from "./internet.ts"
 import { loss } from "./loss.ts"
 import { many } from "./many.ts"
@@ -70,5 +71,6 @@ export const scenarios: ReadonlyArray<Scenario> = [
   status,
   metrics,
   pingResource,
-  service
+  service,
+  gui
 ]

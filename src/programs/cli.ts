@@ -9,6 +9,7 @@ import type * as Redacted from "effect/Redacted"
 import { version } from "../model/version.ts"
 import { parseIp } from "../protocol/wire/address.ts"
 import type { ClientSettings } from "../services/ClientConfig.ts"
+import { completionsCommand } from "./completions/command.ts"
 import { doctorCommand } from "./doctor/command.ts"
 import { helpFor } from "./help.ts"
 import { signInCommand, signOutCommand, statusCommand } from "./operatorCommands.ts"
@@ -75,7 +76,7 @@ export interface ProcessInput {
 const client = (settings: ClientSettings, token: Redacted.Redacted | undefined) =>
   Effect.flatMap(Effect.promise(() => import("./wiring.ts")), (wiring) => wiring.runClient(settings, token))
 
-const command = (token: Redacted.Redacted | undefined) => {
+export const command = (token: Redacted.Redacted | undefined) => {
   const root = Command.make(NAME, { settings: clientOptions }, ({ settings }) => client(settings, token))
   const standalone = Command.make(
     "standalone",
@@ -112,7 +113,7 @@ const command = (token: Redacted.Redacted | undefined) => {
     signInCommand(settings),
     signOutCommand(settings)
   ] as const
-  return Command.withSubcommands(root, [standalone, ...operator, route, dnsCleanup])
+  return Command.withSubcommands(root, [standalone, ...operator, route, dnsCleanup, completionsCommand])
 }
 
 export const wantsHelp = (args: ReadonlyArray<string>): boolean =>

@@ -1,3 +1,6 @@
+import { completionsHelp } from "./completions/helpText.ts"
+import { doctorHelp } from "./doctor/helpText.ts"
+
 /** What `--help` prints. Hidden options (host spec section 2.1) stay out; a test compares it with the parser. */
 export const rootHelp = (version: string, defaultDnsControl: string): string =>
   `firezone-headless-client ${version}
@@ -7,12 +10,19 @@ and carries traffic for the resources that the account may reach to their gatewa
 Usage:
   firezone-headless-client [OPTIONS]                      run the client until Ctrl+C or SIGTERM
   firezone-headless-client [OPTIONS] status               what the running client does, --watch to follow it
+  firezone-headless-client [OPTIONS] doctor               what is wrong, and what to do about it
   firezone-headless-client [OPTIONS] ping RESOURCE        whether a resource works, and if not, where it breaks
   firezone-headless-client [OPTIONS] sign-in              get a token with a browser, and store it
   firezone-headless-client [OPTIONS] sign-out             remove the stored token
   firezone-headless-client [OPTIONS] route explain ADDR   which way a packet to ADDR leaves outside the tunnel, and why
   firezone-headless-client dns-cleanup                    take back the DNS settings of a client that was killed
+  firezone-headless-client completions SHELL              teach bash, zsh or fish this command line
   firezone-headless-client lab COMMAND                    a small Internet on this machine to try the client in
+
+For a start:
+  sudo firezone-headless-client sign-in                   or put a service account's token into FIREZONE_TOKEN
+  sudo firezone-headless-client                           connects; in another terminal:
+  sudo firezone-headless-client status --watch
 
 The token comes from the variable FIREZONE_TOKEN, or from a file that only root can read. It cannot be given as an
 option, because every user can see the options of a running program.
@@ -53,7 +63,7 @@ Options (each has a variable; the option wins):
 Log level: RUST_LOG or FIREZONE_LOG (error, warn, info, debug, trace; or target=level,...) [info]
 
 Exit codes: 0 done; 1 configuration or another error; 2 wrong usage; 3 the portal refused the token; 4 the tunnel device
-cannot be made; 5 the portal was out of reach for too long; 130 interrupted twice.
+cannot be made; 5 the portal was out of reach for too long; 130 interrupted twice. Commands say theirs in their --help.
 
 Each command explains itself: firezone-headless-client COMMAND --help
 
@@ -123,6 +133,8 @@ Exit codes: 0 removed, cancelled, or there was none; 1 it cannot be removed; 2 w
 const commandHelp: { readonly [command: string]: string } = {
   "route": routeHelp,
   "status": statusHelp,
+  "doctor": doctorHelp,
+  "completions": completionsHelp,
   "ping": pingHelp,
   "sign-in": signInHelp,
   "sign-out": signOutHelp

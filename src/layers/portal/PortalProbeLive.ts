@@ -131,6 +131,19 @@ const httpFacts = (response: http.IncomingMessage): Effect.Effect<HttpFacts> =>
     }
   })
 
+const whyNotConnected = (error: Effect.Effect.Error<ReturnType<SocketFactory["Type"]["tcp"]>>): string => {
+  switch (error._tag) {
+    case "SocketFailed":
+      return error.cause.errno === "ECONNREFUSED" ? "refuses connections (ECONNREFUSED)" : error.cause.errno
+    case "ConnectTimedOut":
+      return "no answer within 5 s"
+    case "NoRoute":
+      return `no route to it (${error.reason})`
+    default:
+      return error.message
+  }
+}
+
 const make = (options: PortalProbeOptions) =>
   Effect.gen(function*() {
     const sockets = yield* SocketFactory
@@ -167,7 +180,7 @@ const make = (options: PortalProbeOptions) =>
           // Has a time limit of its own, and is interruptible wherever it is called.
           Effect.mapError(sockets.tcp(remote), (error) => {
             progress.hasNoRoute = error._tag === "NoRoute"
-            return error.message
+            return whyNotConnected(error)
           }),
           overTcp,
           (socket) => Effect.sync(() => socket.destroy())

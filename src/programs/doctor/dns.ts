@@ -10,7 +10,7 @@ import { dialTarget, isIpLiteral } from "../../protocol/portal/loginUrl.ts"
 import type { SocketAddress } from "../../protocol/wire/address.ts"
 import { decodeDns, encodeQuery, RecordType, ResponseCode } from "../../protocol/wire/dns.ts"
 import { ClientConfig } from "../../services/ClientConfig.ts"
-import { DnsSocket } from "../../services/DnsSocket.ts"
+import { DnsSocket, type DnsSocketError } from "../../services/DnsSocket.ts"
 import { type FileFacts, type FileUnreadable, HostFiles } from "../../services/HostFiles.ts"
 import { HostResolver } from "../../services/HostResolver.ts"
 import { type Check, plural, reportOf, type Session } from "./check.ts"
@@ -173,6 +173,19 @@ interface Answered {
   readonly isGood: boolean
 }
 
+const whyNot = (error: DnsSocketError): string => {
+  switch (error._tag) {
+    case "DnsTimedOut":
+      return "within 2 s"
+    case "NoRoute":
+      return `no route to it, ${error.reason}`
+    case "SocketFailed":
+      return error.cause.errno
+    default:
+      return error.message
+  }
+}
+
 /** Whoever is asked for the portal's name must know it; else it is enough that there is somebody. */
 const askResolver = (server: SocketAddress, name: string, mustKnow: boolean) =>
   Effect.gen(function*() {
@@ -180,12 +193,7 @@ const askResolver = (server: SocketAddress, name: string, mustKnow: boolean) =>
     if (query === undefined) return { words: `${server.address}: not asked`, isGood: false }
     const [took, answer] = yield* Effect.timed(Effect.either((yield* DnsSocket).udp(query, server, QUERY_MILLIS)))
     if (Either.isLeft(answer)) {
-      return {
-        words: `${server.address} does not answer (${
-          answer.left._tag === "DnsTimedOut" ? "2 s" : answer.left.message
-        })`,
-        isGood: false
-      }
+      return { words: `${server.address} does not answer (${whyNot(answer.left)})`, isGood: false }
     }
     const code = decodeDns(answer.right)?.responseCode
     const isGood = code === ResponseCode.NoError || code === ResponseCode.NameError || (code !== undefined && !mustKnow)

@@ -46,7 +46,7 @@ const tcp = (answers: Answers): Effect.Effect<Finding> =>
         words,
         isLost
           ? "this machine is not connected to a network that leads there: see Uplinks"
-          : "ask whoever runs the network whether it lets TCP out to there; "
+          : "the portal is down, --api-url has another port than it, or a firewall keeps TCP from it; "
             + `firezone-headless-client route explain ${all[0]?.remote.address} shows the way taken`
       )
     }
@@ -128,7 +128,7 @@ const tlsCheck = (answers: Answers) =>
 const cut = (text: string): string => text.length <= 100 ? text : `${text.slice(0, 100)}...`
 
 const judgeHttp = ({ code, location, status }: HttpFacts): Finding => {
-  const words = `HTTP status ${status}${code === undefined ? "" : ` (${code})`}`
+  const words = `HTTP status ${status}${code === undefined ? "" : `, ${code}`}`
   const facts = { status }
   if (status === 401) return ok(`it asks for a token, as it should (${words})`, facts)
   if (status === 101) return ok("it opens a WebSocket", facts)

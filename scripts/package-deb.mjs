@@ -77,9 +77,19 @@ for (const file of ["package.json", "index.js", `linux_${process.arch}/koffi.nod
 copy(`packaging/systemd/${NAME}.service`, `usr/lib/systemd/system/${NAME}.service`)
 copy("packaging/debian/default", `etc/default/${NAME}`)
 put(`usr/share/man/man8/${NAME}.8.gz`, gzipSync(readFileSync(join(root, `packaging/debian/${NAME}.8`)), { level: 9 }))
+// Where each shell looks for what packages bring.
+const completions = {
+  bash: `usr/share/bash-completion/completions/${NAME}`,
+  zsh: `usr/share/zsh/vendor-completions/_${NAME}`,
+  fish: `usr/share/fish/vendor_completions.d/${NAME}.fish`
+}
+for (const [shell, path] of Object.entries(completions)) {
+  put(path, execFileSync(process.execPath, [join(root, MAIN), "completions", shell]))
+}
 const doc = `usr/share/doc/${NAME}`
 copy("README.md", `${doc}/README.md`)
 copy("docs/status.md", `${doc}/docs/status.md`)
+copy("docs/doctor.md", `${doc}/docs/doctor.md`)
 put(`${doc}/changelog.gz`, gzipSync(readFileSync(join(root, "CHANGELOG.md")), { level: 9 }))
 const { dependencies } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"))
 const licences = Object.keys(dependencies).map((name) => {

@@ -71,6 +71,8 @@ const testPrograms = {
   NetworkManager: "network-manager",
   ps: "procps",
   "systemd-analyze": "systemd",
+  zsh: "zsh",
+  fish: "fish",
   // A machine of its own for the package.
   "systemd-nspawn": "systemd-container",
   debootstrap: "debootstrap",

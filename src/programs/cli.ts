@@ -9,6 +9,7 @@ import type * as Redacted from "effect/Redacted"
 import { version } from "../model/version.ts"
 import { parseIp } from "../protocol/wire/address.ts"
 import type { ClientSettings } from "../services/ClientConfig.ts"
+import { debugCommand } from "./bundle/command.ts"
 import { completionsCommand } from "./completions/command.ts"
 import { doctorCommand } from "./doctor/command.ts"
 import { helpFor } from "./help.ts"
@@ -98,8 +99,8 @@ export const command = (token: Redacted.Redacted | undefined) => {
         return yield* wiring.runRouteExplain(settings, destination, json)
       })
   )
-  const showRouteHelp = Effect.sync(() => process.stdout.write(helpFor(["route"], version)))
-  const route = Command.make("route", {}, () => showRouteHelp).pipe(Command.withSubcommands([explain]))
+  const showHelpOf = (command: string) => Effect.sync(() => void process.stdout.write(helpFor([command], version)))
+  const route = Command.make("route", {}, () => showHelpOf("route")).pipe(Command.withSubcommands([explain]))
   const dnsCleanup = Command.make(
     "dns-cleanup",
     {},
@@ -110,6 +111,7 @@ export const command = (token: Redacted.Redacted | undefined) => {
     statusCommand(settings),
     doctorCommand(settings, token),
     pingCommand(settings),
+    debugCommand(settings, token, showHelpOf("debug")),
     signInCommand(settings),
     signOutCommand(settings)
   ] as const

@@ -15,6 +15,7 @@ Usage:
   firezone-headless-client [OPTIONS] sign-in              get a token with a browser, and store it
   firezone-headless-client [OPTIONS] sign-out             remove the stored token
   firezone-headless-client [OPTIONS] route explain ADDR   which way a packet to ADDR leaves outside the tunnel, and why
+  firezone-headless-client [OPTIONS] debug bundle [FILE]  one file with what a person who helps would ask for
   firezone-headless-client dns-cleanup                    take back the DNS settings of a client that was killed
   firezone-headless-client completions SHELL              teach bash, zsh or fish this command line
   firezone-headless-client lab COMMAND                    a small Internet on this machine to try the client in
@@ -109,6 +110,20 @@ address or name of a host inside one. Needs root, as status does, and a client t
 Exit codes: 0 it works; 1 it does not, or no client runs; 2 wrong usage; 4 not permitted.
 `
 
+const debugHelp = `Usage: firezone-headless-client [OPTIONS] debug bundle [--force] [FILE]
+
+Writes a .tar.gz with what a person who helps would ask for: versions, settings, status, doctor's report, the ends of the log
+files (of --log-dir) and of the service's journal, interfaces, addresses, routes, DNS, and how systemd sees the service. Tokens
+and keys are taken out; names and addresses are not. Its manifest.json says what is in it, and what is not and why. Run it as
+root to have all of it, with the options and variables of the client.
+
+FILE is firezone-debug-TIME.tar.gz if not given; - writes to stdout. Only its owner can read it.
+
+  -f, --force    replace a file that is there
+
+Exit codes: 0 written; 1 it cannot be written, or there is such a file; 2 wrong usage.
+`
+
 const signInHelp =
   `Usage: firezone-headless-client [--token-path FILE] sign-in [--auth-base-url URL] [--account-slug SLUG]
 
@@ -136,6 +151,7 @@ const commandHelp: { readonly [command: string]: string } = {
   "doctor": doctorHelp,
   "completions": completionsHelp,
   "ping": pingHelp,
+  "debug": debugHelp,
   "sign-in": signInHelp,
   "sign-out": signOutHelp
 }

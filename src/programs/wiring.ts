@@ -87,7 +87,8 @@ export const tunnel = (settings: SocketSettings & Pick<ClientSettings, "check" |
 
 const log = (settings: Pick<ClientSettings, "logDir">, stream: NodeJS.WriteStream) =>
   LogLive.layer({
-    filter: process.env["RUST_LOG"] ?? process.env["FIREZONE_LOG"],
+    filter: process.env["RUST_LOG"] || process.env["FIREZONE_LOG"],
+    filterSource: process.env["RUST_LOG"] ? "RUST_LOG" : "FIREZONE_LOG",
     folder: settings.logDir,
     base: "firezone-headless-client",
     journal: process.env["JOURNAL_STREAM"],

@@ -1,6 +1,9 @@
 /** The process around the client, in a network namespace of this file's own. */
 import * as Effect from "effect/Effect"
-import { assert, beforeAll, it } from "vitest"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import { assert, beforeAll, it, onTestFinished } from "vitest"
 import { start } from "../support/executable.ts"
 import { linkExists } from "../support/links.ts"
 import { enterPrivateNetworkNamespace } from "../support/netns.ts"
@@ -35,8 +38,11 @@ describeWith({ root: true, programs: ["ip"] }, "the client's process", () => {
 
   it("cleans up after a bug in a callback, says what it was, and ends with 1", async () => {
     const bug = "process.on('SIGUSR2', () => setImmediate(() => { throw new Error('a bug') }))"
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "fz-main-"))
+    onTestFinished(() => fs.rmSync(folder, { recursive: true }))
     const { child, output, result } = start([], {
       ...env,
+      LOG_DIR: folder,
       NODE_OPTIONS: `--import=data:text/javascript,${encodeURI(bug)}`
     })
     await Effect.runPromise(waitFor("the device", () => linkExists(TUN) && output().includes("trying again")))
@@ -46,5 +52,9 @@ describeWith({ root: true, programs: ["ip"] }, "the client's process", () => {
     assert.match(stderr, /internal error: Error: a bug\n/)
     assert.include(stdout, "stopping")
     assert.isFalse(linkExists(TUN))
+    const lines = fs.readFileSync(path.join(folder, "firezone-headless-client.latest"), "utf8").trimEnd().split("\n")
+    const records = lines.map((line) => JSON.parse(line) as { readonly message: string; readonly cause?: string })
+    assert.include(records.find(({ message }) => message === "internal error")?.cause, "Error: a bug\n")
+    assert.strictEqual(records.at(-1)?.message, "stopping")
   }, 30_000)
 })

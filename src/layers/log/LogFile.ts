@@ -1,84 +1,132 @@
-/** Log files of one run in a folder, with the clean-up of older ones (host spec section 4). */
+/** The log files of one run in a folder (host spec section 4). */
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
+import * as fsp from "node:fs/promises"
 import * as path from "node:path"
 import { ConfigInvalid } from "../../services/ClientConfig.ts"
 import { makeFolder } from "../makeFolder.ts"
+import type { Sink } from "./LineQueue.ts"
+import { cleanUp } from "./logCleanUp.ts"
 
-const MAX_TOTAL_BYTES = 100 * 1024 * 1024
-const YOUNG_MILLIS = 5 * 60_000
-
-/** Which of a folder's log files to delete: oldest first until `cap` holds, never a young one, never the last one. */
-export const filesToDelete = (
-  files: ReadonlyArray<{ readonly name: string; readonly size: number; readonly modifiedMillis: number }>,
-  cap: number,
-  nowMillis: number
-): ReadonlyArray<string> => {
-  const logs = files.filter(({ name }) => name.endsWith(".log")).sort((a, b) => a.modifiedMillis - b.modifiedMillis)
-  let total = logs.reduce((sum, { size }) => sum + size, 0)
-  let kept = logs.length
-  const doomed: Array<string> = []
-  for (const file of logs) {
-    if (total <= cap || kept <= 1) break
-    if (nowMillis - file.modifiedMillis < YOUNG_MILLIS) continue
-    doomed.push(file.name)
-    total -= file.size
-    kept -= 1
-  }
-  return doomed
-}
-
-const cleanUp = (folder: string): void => {
-  const files = fs.readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.isFile()).flatMap(
-    ({ name }) => {
-      const stat = fs.statSync(path.join(folder, name), { throwIfNoEntry: false })
-      return stat === undefined ? [] : [{ name, size: stat.size, modifiedMillis: stat.mtimeMs }]
-    }
-  )
-  for (const name of filesToDelete(files, MAX_TOTAL_BYTES, Date.now())) {
-    fs.rmSync(path.join(folder, name), { force: true })
-  }
-}
-
-/** Deletes the log files of every run, and the links to the latest ones. Goes on after a failure; the last one is told. */
-export const clear = (folder: string): Effect.Effect<void, ConfigInvalid> =>
-  Effect.suspend(() => {
-    let failure: unknown
-    try {
-      for (const entry of fs.readdirSync(folder, { withFileTypes: true })) {
-        if (!/(?:log|latest)$/.test(entry.name) || entry.isDirectory()) continue
-        try {
-          fs.rmSync(path.join(folder, entry.name), { force: true })
-        } catch (cause) {
-          failure = cause
-        }
-      }
-    } catch (cause) {
-      failure = cause
-    }
-    return failure === undefined ? Effect.void : new ConfigInvalid({
-      what: `log folder ${folder}`,
-      why: failure instanceof Error ? failure.message : String(failure)
-    })
-  })
+/** A run that goes on for months has many files, so that old ones can go. */
+export const MAX_FILE_BYTES = 10 * 1024 * 1024
+const FILE_MODE = 0o640
+/** A link of that name, which another user has put there, leads nowhere. Windows has none. */
+const FLAGS = fs.constants.O_WRONLY | fs.constants.O_APPEND | fs.constants.O_CREAT | (fs.constants.O_NOFOLLOW ?? 0)
 
 /** `2026-01-31-23-59-59`, UTC. */
 const stamp = (time: Date): string => time.toISOString().slice(0, 19).replaceAll(/[T:]/g, "-")
 
+interface Opened {
+  readonly file: string
+  readonly handle: fsp.FileHandle
+  readonly inode: number
+  size: number
+}
+
+/** Writes to the newest file, and makes another one when that is full, or gone, or another program has put one in its place. */
+class Writer {
+  readonly #folder: string
+  readonly #base: string
+  readonly #maxBytes: number
+  readonly #onRotated: () => void
+  #file: string
+  #opened: Opened | undefined
+  /** Whether the file ends in the middle of a line. */
+  #isTorn = false
+  #hasComplained = false
+
+  constructor(folder: string, base: string, maxBytes: number, onRotated: () => void) {
+    this.#folder = folder
+    this.#base = base
+    this.#maxBytes = maxBytes
+    this.#onRotated = onRotated
+    this.#file = this.#newName()
+  }
+
+  async write(text: string): Promise<void> {
+    try {
+      const opened = await this.#current()
+      await this.#writeAll(opened, Buffer.from(this.#isTorn ? `\n${text}` : text))
+    } catch (cause) {
+      this.#complain(cause)
+    }
+  }
+
+  writeNow(text: string): void {
+    if (this.#opened === undefined) fs.appendFileSync(this.#file, text, { mode: FILE_MODE })
+    else fs.writeSync(this.#opened.handle.fd, text)
+  }
+
+  async close(): Promise<void> {
+    const opened = this.#opened
+    this.#opened = undefined
+    await opened?.handle.close().catch(() => undefined)
+  }
+
+  /** Absolute, or the link would not lead anywhere. */
+  #newName(): string {
+    return path.resolve(this.#folder, `${this.#base}.${stamp(new Date())}.log`)
+  }
+
+  async #writeAll(opened: Opened, bytes: Buffer): Promise<void> {
+    for (let at = 0; at < bytes.length;) {
+      const { bytesWritten } = await opened.handle.write(bytes, at)
+      at += bytesWritten
+      opened.size += bytesWritten
+      this.#isTorn = at < bytes.length
+    }
+  }
+
+  async #current(): Promise<Opened> {
+    const opened = this.#opened
+    if (opened !== undefined) {
+      const isThere = (await fsp.stat(opened.file).catch(() => undefined))?.ino === opened.inode
+      const name = opened.size < this.#maxBytes ? opened.file : this.#newName()
+      // A name for each second: one that is full within a second goes on.
+      if (isThere && name === opened.file) return opened
+      await this.close()
+      this.#file = name
+      if (isThere) this.#onRotated()
+    }
+    return this.#open(this.#file)
+  }
+
+  async #open(file: string): Promise<Opened> {
+    const handle = await fsp.open(file, FLAGS, FILE_MODE)
+    const { ino, size } = await handle.stat()
+    // Whatever our umask is.
+    await handle.chmod(FILE_MODE)
+    this.#isTorn = false
+    const link = path.join(this.#folder, `${this.#base}.latest`)
+    try {
+      await fsp.rm(link, { force: true })
+      await fsp.symlink(file, link)
+    } catch {
+      // The link is a convenience; Windows refuses it without a privilege.
+    }
+    return this.#opened = { file, handle, inode: ino, size }
+  }
+
+  /** Once: a full disk must not end the tunnel, nor fill the terminal. */
+  #complain(cause: unknown): void {
+    if (!this.#hasComplained) process.stderr.write(`cannot write the log file ${this.#file}: ${String(cause)}\n`)
+    this.#hasComplained = true
+  }
+}
+
 /**
- * Returns a function that appends one line. The file is made at the first line and again if somebody deletes it; lines
- * are written at once, so none is lost when the process dies. A write error is reported once on stderr: a full disk must
- * not end the tunnel.
+ * The files of this run in a folder, for a queue of lines. One is made at the first line, again if somebody deletes it, and
+ * another one when it is full. A write error is reported once on stderr.
  */
 export const open = (
   folder: string,
-  base: string
-): Effect.Effect<(line: string) => void, ConfigInvalid, Scope.Scope> =>
+  base: string,
+  maxFileBytes = MAX_FILE_BYTES
+): Effect.Effect<Sink, ConfigInvalid, Scope.Scope> =>
   Effect.gen(function*() {
-    // Absolute, or the link would not lead anywhere.
-    const file = path.resolve(folder, `${base}.${stamp(new Date())}.log`)
     yield* Effect.try({
       try: () => {
         makeFolder(folder, 0o750)
@@ -87,40 +135,20 @@ export const open = (
       catch: (cause) =>
         new ConfigInvalid({ what: `log folder ${folder}`, why: cause instanceof Error ? cause.message : String(cause) })
     })
-    let descriptor: number | undefined
-    let complained = false
-    const reopen = (): number => {
-      if (descriptor !== undefined) fs.closeSync(descriptor)
-      descriptor = undefined
-      const opened = fs.openSync(file, "a", 0o640)
-      const link = path.join(folder, `${base}.latest`)
-      try {
-        fs.rmSync(link, { force: true })
-        fs.symlinkSync(file, link)
-      } catch {
-        // The link is a convenience; Windows refuses it without a privilege.
-      }
-      return descriptor = opened
-    }
-    yield* Effect.addFinalizer(() =>
-      Effect.sync(() => {
-        if (descriptor !== undefined) fs.closeSync(descriptor)
-        descriptor = undefined
-      })
+    // Files are few: two at the same time find the same.
+    const cleaning = Effect.ignore(Effect.tryPromise(() => cleanUp(folder)))
+    const writer = yield* Effect.acquireRelease(
+      Effect.sync(() => new Writer(folder, base, maxFileBytes, () => Effect.runFork(cleaning))),
+      (writer) =>
+        Effect.promise(() => writer.close()).pipe(
+          Effect.disconnect,
+          Effect.interruptible,
+          Effect.timeoutOption("1 second") // a disk that is stuck
+        )
     )
-    yield* Effect.sync(() => cleanUp(folder)).pipe(
-      Effect.catchAllDefect(() => Effect.void),
-      Effect.repeat(Schedule.spaced("1 hour")),
-      Effect.interruptible,
-      Effect.forkScoped
-    )
-    return (line) => {
-      try {
-        if (descriptor === undefined || !fs.existsSync(file)) reopen()
-        if (descriptor !== undefined) fs.writeSync(descriptor, `${line}\n`)
-      } catch (cause) {
-        if (!complained) process.stderr.write(`cannot write the log file ${file}: ${String(cause)}\n`)
-        complained = true
-      }
+    yield* cleaning.pipe(Effect.repeat(Schedule.spaced("1 hour")), Effect.interruptible, Effect.forkScoped)
+    return {
+      write: (text) => Effect.promise(() => writer.write(text)),
+      writeNow: (text) => writer.writeNow(text)
     }
   })

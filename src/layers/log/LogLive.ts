@@ -8,6 +8,9 @@ import * as LogLevel from "effect/LogLevel"
 import * as fs from "node:fs"
 import { ConfigInvalid } from "../../services/ClientConfig.ts"
 import { LogControl } from "../../services/LogControl.ts"
+import { consoleSink } from "./consoleSink.ts"
+import * as LineQueue from "./LineQueue.ts"
+import { clear } from "./logCleanUp.ts"
 import * as LogFile from "./LogFile.ts"
 import { type LogFilter, parseLogFilter } from "./logFilter.ts"
 import { formatJson, formatLine, type LogRecord, recordOf } from "./logRecord.ts"
@@ -15,6 +18,8 @@ import { formatJson, formatLine, type LogRecord, recordOf } from "./logRecord.ts
 export interface LogOptions {
   /** As in `RUST_LOG`; `info` if absent. */
   readonly filter: string | undefined
+  /** The variable that it is from, for whoever has to correct it. */
+  readonly filterSource?: string
   readonly folder: string | undefined
   /** First part of the log files' names. */
   readonly base: string
@@ -43,34 +48,69 @@ const isJournal = (stream: NodeJS.WriteStream & { readonly fd?: number }, variab
 }
 
 /** The journal takes a priority in front of each line. */
-const console = (stream: NodeJS.WriteStream, journal: boolean): (record: LogRecord) => void => {
-  const colour = stream.isTTY === true && process.env["NO_COLOR"] === undefined
+const consoleText = (stream: NodeJS.WriteStream, journal: boolean): (record: LogRecord) => string => {
+  const colour = stream.isTTY === true && !process.env["NO_COLOR"]
   return (record) => {
     const line = formatLine(record, colour)
-    stream.write(
-      journal
-        ? `${line.split("\n").map((part) => `<${priorities[record.level._tag] ?? 6}>${part}`).join("\n")}\n`
-        : `${line}\n`
-    )
+    return journal
+      ? line.split("\n").map((part) => `<${priorities[record.level._tag] ?? 6}>${part}`).join("\n")
+      : line
   }
 }
 
+const ofLog = (level: LogLevel.LogLevel, message: string, fields: LogRecord["fields"] = []): LogRecord => ({
+  time: new Date(),
+  level,
+  target: "log",
+  message,
+  fields
+})
+
+const queue = (sink: LineQueue.Sink, format: (record: LogRecord) => string) =>
+  Effect.map(
+    LineQueue.make(
+      sink,
+      (lines) => format(ofLog(LogLevel.Warning, "lines were dropped, the log is too slow", [["lines", lines]]))
+    ),
+    (push) => (record: LogRecord): void => push(format(record))
+  )
+
+/** A bug outside of every fiber: the process tells it on stderr (programs/main.ts), and whoever reads the files hears of it. */
+const recordCrashes = (toFile: (record: LogRecord) => void) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const listener = (error: unknown): void => {
+        const cause = error instanceof Error ? error.stack : String(error)
+        toFile(ofLog(LogLevel.Fatal, "internal error", [["cause", cause]]))
+      }
+      process.on("uncaughtExceptionMonitor", listener)
+      return listener
+    }),
+    (listener) => Effect.sync(() => process.off("uncaughtExceptionMonitor", listener))
+  )
+
 const parse = (text: string, what: string) =>
-  Either.mapLeft(parseLogFilter(text), (why) => new ConfigInvalid({ what, why }))
+  Either.mapLeft(
+    parseLogFilter(text),
+    (why) => new ConfigInvalid({ what, why, next: "Write a level such as debug, or target=level,target=level" })
+  )
 
 const make = (options: LogOptions) =>
   Effect.gen(function*() {
-    let filter = yield* parse(options.filter ?? "info", "log level (RUST_LOG)")
+    let filter = yield* parse(options.filter ?? "info", `log level (${options.filterSource ?? "RUST_LOG"})`)
     const stream = options.stream ?? process.stdout
-    const toConsole = console(stream, isJournal(stream, options.journal))
-    const append = options.folder === undefined ? undefined : yield* LogFile.open(options.folder, options.base)
+    const toFile = options.folder === undefined
+      ? undefined
+      : yield* queue(yield* LogFile.open(options.folder, options.base), formatJson)
+    if (toFile !== undefined) yield* recordCrashes(toFile)
+    const toConsole = yield* queue(consoleSink(stream), consoleText(stream, isJournal(stream, options.journal)))
     const logger = Logger.make((event) => {
       if (LogLevel.lessThan(event.logLevel, filter.minimum)) return
       const isFileOnly = HashMap.has(event.annotations, FILE_ONLY)
       const record = recordOf({ ...event, annotations: HashMap.remove(event.annotations, FILE_ONLY) })
       if (!filter.wants(record.target, record.level)) return
       if (!isFileOnly) toConsole(record)
-      append?.(formatJson(record))
+      toFile?.(record)
     })
     return {
       logger: Logger.replace(Logger.defaultLogger, logger),
@@ -95,7 +135,7 @@ export const controlled = (options: LogOptions): Layer.Layer<LogControl, ConfigI
         Logger.minimumLogLevel(LogLevel.All),
         Layer.succeed(LogControl, {
           filter: (text) => Either.map(parse(text, "log filter"), (next) => Effect.sync(() => setFilter(next))),
-          clear: options.folder === undefined ? Effect.void : LogFile.clear(options.folder)
+          clear: options.folder === undefined ? Effect.void : clear(options.folder)
         })
       ))
   )

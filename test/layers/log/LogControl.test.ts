@@ -8,6 +8,7 @@ import { Writable } from "node:stream"
 import { afterAll } from "vitest"
 import * as LogLive from "../../../src/layers/log/LogLive.ts"
 import { LogControl } from "../../../src/services/LogControl.ts"
+import { waitFor } from "../../support/waitFor.ts"
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "fz-log-control-"))
 afterAll(() => fs.rmSync(folder, { recursive: true }))
@@ -22,23 +23,25 @@ describe("a log that is changed while it is written", () => {
       }
       fs.mkdirSync(path.join(folder, "folder.log"))
       const control = yield* LogControl
-      const text = () => fs.readFileSync(path.join(folder, "tunnel-service.latest"), "utf8")
-      yield* Effect.logInfo("one")
+      const latest = path.join(folder, "tunnel-service.latest")
+      const text = () => fs.existsSync(latest) ? fs.readFileSync(latest, "utf8") : ""
+      const written = (word: string) => waitFor(word, () => text().includes(word))
       yield* Effect.logDebug("two")
-      assert.include(text(), "one")
+      yield* Effect.logInfo("one")
+      yield* written("one")
       assert.notInclude(text(), "two")
       yield* Either.getOrThrow(control.filter("firezone=debug"))
       yield* Effect.logDebug("three")
-      assert.include(text(), "three")
+      yield* written("three")
       const wrong = control.filter("a=b=c")
       assert.isTrue(Either.isLeft(wrong) && wrong.left.message.startsWith("log filter: "))
       yield* Effect.logDebug("four")
-      assert.include(text(), "four")
+      yield* written("four")
 
       yield* control.clear
       assert.deepStrictEqual(fs.readdirSync(folder).sort(), ["firezone-id.json", "folder.log"])
       yield* Effect.logInfo("five")
-      assert.include(text(), "five")
+      yield* written("five")
       assert.notInclude(text(), "four")
     }).pipe(
       Effect.provide(LogLive.controlled({ filter: undefined, folder, base: "tunnel-service", stream: nowhere }))

@@ -24,10 +24,8 @@ export const NAME = "firezone-headless-client"
 export const knownFlags: ReadonlySet<string> = new Set(
   ("--api-url -u --firezone-name --firezone-id -i --token-path --log-dir -l --max-partition-time -m --dns-control "
     + "--activate-internet-resource --check --exit --inc-buf --tun-name --state-dir --control-socket --no-offloads --aead "
-    + "--udp-send-buffer-size --udp-recv-buffer-size --metrics-address --metrics-allow-remote --otlp-endpoint --no-telemetry --metrics --otlp-grpc-endpoint --flow-logs")
-    .split(
-      " "
-    )
+    + "--udp-send-buffer-size --udp-recv-buffer-size --metrics-address --metrics-allow-remote --otlp-endpoint "
+    + "--no-telemetry --metrics --otlp-grpc-endpoint --flow-logs").split(" ")
 )
 
 /** Those of them that take no value. */

@@ -112,7 +112,8 @@ const hangups = process.platform === "win32" ? Stream.empty : Stream.asyncPush<v
 export const connect = Effect.gen(function*() {
   yield* greetingOf("firezone-headless-client")
   const config = yield* ClientConfig
-  yield* Effect.logDebug("settings").pipe(Effect.annotateLogs({ ...config }))
+  const given = Object.entries(config).filter(([, value]) => value !== undefined)
+  yield* Effect.logDebug("settings").pipe(Effect.annotateLogs(Object.fromEntries(given)))
   for (const warning of config.warnings) yield* Effect.logWarning(warning)
   // Before anything can fail: names must work again whatever becomes of this run.
   yield* (yield* DnsControl).prepare

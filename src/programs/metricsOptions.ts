@@ -40,8 +40,8 @@ export const parseOtlpEndpoint = (value: string): Parsed<URL> => {
   if (url?.protocol !== "http:" && url?.protocol !== "https:") {
     return Either.left(`"${value}" is not a URL such as http://127.0.0.1:4318`)
   }
-  if (url.username !== "" || url.password !== "") {
-    return Either.left("the URL must not hold credentials: put them into OTEL_EXPORTER_OTLP_HEADERS")
+  if (url.username !== "" || url.password !== "" || url.search !== "") {
+    return Either.left("the URL must not hold credentials or a query: put keys into OTEL_EXPORTER_OTLP_HEADERS")
   }
   const base = url.pathname.replace(/\/+$/, "")
   url.pathname = base.endsWith(METRICS_PATH) ? base : `${base}${METRICS_PATH}`

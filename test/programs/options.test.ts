@@ -120,7 +120,9 @@ describe("options", () => {
       assert.strictEqual(yield* endpoint("http://127.0.0.1:4318"), "http://127.0.0.1:4318/v1/metrics")
       assert.strictEqual(yield* endpoint("https://h.test/otlp/"), "https://h.test/otlp/v1/metrics")
       assert.strictEqual(yield* endpoint("http://[::1]:4318/v1/metrics"), "http://[::1]:4318/v1/metrics")
-      for (const text of ["127.0.0.1:4317", "grpc://h.test", "https://user:secret@h.test"]) {
+      for (
+        const text of ["127.0.0.1:4317", "grpc://h.test", "https://user:secret@h.test", "https://h.test/?key=secret"]
+      ) {
         const said = yield* failure(["--otlp-endpoint", text])
         assert.include(said, "--otlp-endpoint:")
         assert.notInclude(said, "secret")

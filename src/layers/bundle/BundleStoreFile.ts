@@ -39,9 +39,10 @@ const logs = (folder: string, { perFile, total }: LogLimits) => {
   let left = total
   for (const { name } of found) {
     if (left <= 0) break
-    const { size, text } = tail(path.join(folder, name), Math.min(perFile, left))
+    const limit = Math.min(perFile, left)
+    const { size, text } = tail(path.join(folder, name), limit)
     tails.push({ name, size, text })
-    left -= text.length
+    left -= Math.min(size, limit)
   }
   return { tails, leftOut: found.length - tails.length }
 }

@@ -10,15 +10,26 @@ const REMOVED = "[removed]"
 /** What is shorter is no token, and may be part of any word. */
 const MIN_LENGTH = 8
 
-/** A name that says that a secret follows, and the secret; `TOKEN_PATH=` is none. */
-const NAMED =
-  /((?:token|password|passwd|passphrase|secret|psk|preshared[_-]?key|private[_-]?key|authorization|cookie|credentials?|api[_-]?key)\\?["']?\s*[:=]\s*\\?["']?(?:(?:bearer|basic)\s+)?)(?!\[removed\])([^\s"'\\&,;}{]+)/gi
+const NAMES =
+  "(?:token|password|passwd|passphrase|secret|psk|(?:preshared|private|api)[_-]?key|credentials?|authorization|cookie)"
 
+/** A name that says that a secret follows, and the secret; `TOKEN_PATH=` is none. */
+const NAMED: ReadonlyArray<RegExp> = [
+  // Assignments and members of JSON, also inside a text of JSON: all between the quotes.
+  new RegExp(`(${NAMES}\\\\?["']?\\s*[:=]\\s*\\\\?["'])([^"'\\\\]+)`, "gi"),
+  new RegExp(`(${NAMES}\\s*=\\s*)([^\\s"'\\\\&,;}{]+)`, "gi"),
+  // Headers.
+  /((?:authorization|cookie)\s*:\s*)([^\r\n"]+)/gi,
+  // Prose says what is wrong with a token; a secret has no word's form.
+  new RegExp(`(${NAMES}\\s*:\\s+)((?=\\S{0,200}\\d)[^\\s"'\\\\&,;}{]{8,})`, "gi")
+]
+
+/** They begin where a word does: else a long one would be looked through from each of its characters. */
 const ANYWHERE: ReadonlyArray<RegExp> = [
   // Tokens of the portal: signed by Phoenix, with something in front.
-  /[\w.-]*SFMyNTY\.[\w.-]+/g,
+  /(?<![\w.-])[\w.-]*SFMyNTY\.[\w.-]+/g,
   // JSON web tokens.
-  /eyJ[\w-]{8,}\.[\w-]+\.[\w-]*/g,
+  /(?<![\w-])eyJ[\w-]{8,}\.[\w-]+\.[\w-]*/g,
   // Keys of WireGuard: 32 bytes in base64, public ones too.
   /(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{42}[AEIMQUYcgkosw480]=(?!=)/g,
   /\bbearer\s+[\w.~+/-]{8,}=*/gi,
@@ -42,7 +53,12 @@ export const redact = (text: string, secrets: ReadonlyArray<string>): Redacted =
       result = result.replaceAll(form, remove)
     }
   }
-  for (const pattern of ANYWHERE) result = result.replaceAll(pattern, remove)
-  result = result.replaceAll(NAMED, (_, name: string) => name + remove())
+  for (const pattern of ANYWHERE) result = result.replaceAll(pattern, (all) => all === REMOVED ? all : remove())
+  for (const pattern of NAMED) {
+    result = result.replaceAll(
+      pattern,
+      (all: string, name: string, value: string) => value.startsWith(REMOVED) ? all : name + remove()
+    )
+  }
   return { text: result, count }
 }

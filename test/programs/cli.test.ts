@@ -38,6 +38,7 @@ describe("executable", () => {
       [[], { FIREZONE_API_URL: "not a url" }, "not a URL"],
       [[], { MAX_PARTITION_TIME: "soon" }, "not a duration"],
       [[], { FIREZONE_NO_TELEMETRY: "maybe" }, "FIREZONE_NO_TELEMETRY"],
+      [[], { FIREZONE_METRICS_ADDRESS: "0.0.0.0:9090" }, "--metrics-allow-remote"],
       [["route", "explain", "example.com"], {}, "not an IP address"],
       [["lab", "run", "nope"], {}, "no scenario"]
     ]

@@ -36,6 +36,27 @@ describeWith({ root: true, programs: ["ip"] }, "the client's process", () => {
     }
   }, 30_000)
 
+  it("writes another log file when somebody deletes the one that it writes", async () => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "fz-main-"))
+    onTestFinished(() => fs.rmSync(folder, { recursive: true }))
+    const latest = path.join(folder, "firezone-headless-client.latest")
+    const text = () => fs.existsSync(latest) ? fs.readFileSync(latest, "utf8") : ""
+    const { child, result } = start([], { ...env, FIREZONE_LOG: "debug", LOG_DIR: folder })
+    try {
+      await Effect.runPromise(waitFor("the file", () => text().includes("trying again")))
+      const file = fs.readlinkSync(latest)
+      fs.rmSync(file)
+      child.kill("SIGHUP")
+      await Effect.runPromise(waitFor("another file", () => text().includes("starting over")))
+      assert.strictEqual(fs.statSync(latest).mode & 0o777, 0o640)
+      for (const line of text().trimEnd().split("\n")) assert.isObject(JSON.parse(line))
+      child.kill("SIGTERM")
+      assert.strictEqual((await result).code, 0)
+    } finally {
+      child.kill("SIGKILL")
+    }
+  }, 30_000)
+
   it("cleans up after a bug in a callback, says what it was, and ends with 1", async () => {
     const bug = "process.on('SIGUSR2', () => setImmediate(() => { throw new Error('a bug') }))"
     const folder = fs.mkdtempSync(path.join(os.tmpdir(), "fz-main-"))

@@ -5,6 +5,7 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Scope from "effect/Scope"
+import * as TestClock from "effect/TestClock"
 import * as fs from "node:fs"
 import * as http from "node:http"
 import * as net from "node:net"
@@ -180,6 +181,33 @@ describe("metrics for Prometheus", () => {
       other.close()
     }
   })
+})
+
+describe("metrics on an address that was in use", () => {
+  it.scoped("are there half a minute after it is free", () =>
+    Effect.gen(function*() {
+      const other = net.createServer()
+      yield* Effect.promise(() => new Promise<void>((resolve) => other.listen(0, "127.0.0.1", resolve)))
+      const { port } = other.address() as net.AddressInfo
+      const log: Array<string> = []
+      const metrics = yield* MetricsExport.pipe(
+        Effect.provide(MetricsExportHost.layer({})),
+        Effect.provide(
+          Layer.succeed(ClientConfig, settings({ metricsAddress: { _tag: "Tcp", host: "127.0.0.1", port } }))
+        )
+      )
+      yield* metrics.run({ status: okStatus }).pipe(
+        Effect.provide(
+          Logger.replace(Logger.defaultLogger, Logger.make(({ message }) => void log.push(String(message))))
+        )
+      )
+      yield* waitFor("a warning", () => log.length === 1)
+      yield* TestClock.adjust("30 seconds")
+      assert.lengthOf(log, 1, "it is told once")
+      yield* Effect.promise(() => new Promise((resolve) => other.close(resolve)))
+      yield* TestClock.adjust("60 seconds")
+      yield* waitFor("metrics", () => log.includes("metrics are shown"))
+    }))
 })
 
 describe("metrics, asked badly", () => {

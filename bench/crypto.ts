@@ -11,7 +11,7 @@ import {
   type Identity,
   makeIdentity
 } from "../src/protocol/wireguard/handshake.ts"
-import type { BenchResult } from "./bench.ts"
+import type { BenchResult } from "./report.ts"
 import { nanosPerCall } from "./timing.ts"
 
 const TAG = 16

@@ -12,8 +12,8 @@ import { requirePrograms } from "../src/lab/requirePrograms.ts"
 import { eventually } from "../src/lab/scenario.ts"
 import { ids } from "../src/lab/services.ts"
 import * as topology from "../src/lab/topology.ts"
-import type { BenchResult } from "./bench.ts"
 import { memoryOf, runToEnd, startLab, withCores } from "./lab.ts"
+import type { BenchResult } from "./report.ts"
 import { atMost } from "./timing.ts"
 
 const SECONDS = 5

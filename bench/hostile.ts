@@ -2,7 +2,7 @@
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import { type Attack, HostilePeer } from "../test/support/HostilePeer.ts"
-import type { BenchResult } from "./bench.ts"
+import type { BenchResult } from "./report.ts"
 import { atMost, nanosPerCall } from "./timing.ts"
 
 const CALLS = 20_000

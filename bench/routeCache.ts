@@ -15,7 +15,7 @@ import { encodeQuery, RecordType } from "../src/protocol/wire/dns.ts"
 import { DnsSocket } from "../src/services/DnsSocket.ts"
 import { RouteCache } from "../src/services/RouteCache.ts"
 import { RouteResolver } from "../src/services/RouteResolver.ts"
-import type { BenchResult } from "./bench.ts"
+import type { BenchResult } from "./report.ts"
 import { atMost, nanosPerCall } from "./timing.ts"
 
 const EXCHANGES = 1000

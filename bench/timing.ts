@@ -1,4 +1,4 @@
-import type { BenchResult } from "./bench.ts"
+import type { BenchResult } from "./report.ts"
 
 const ROUNDS = 9
 

@@ -1,6 +1,6 @@
 /** The log files of one run in a folder (host spec section 4). */
 import * as Effect from "effect/Effect"
-import * as Schedule from "effect/Schedule"
+import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as fsp from "node:fs/promises"
@@ -97,8 +97,8 @@ class Writer {
   async #open(file: string): Promise<Opened> {
     const handle = await fsp.open(file, FLAGS, FILE_MODE)
     const { ino, size } = await handle.stat()
-    // Whatever our umask is.
-    await handle.chmod(FILE_MODE)
+    // Whatever our umask is; there are file systems without modes.
+    await handle.chmod(FILE_MODE).catch(() => undefined)
     this.#isTorn = false
     const link = path.join(this.#folder, `${this.#base}.latest`)
     try {
@@ -135,10 +135,9 @@ export const open = (
       catch: (cause) =>
         new ConfigInvalid({ what: `log folder ${folder}`, why: cause instanceof Error ? cause.message : String(cause) })
     })
-    // Files are few: two at the same time find the same.
-    const cleaning = Effect.ignore(Effect.tryPromise(() => cleanUp(folder)))
+    const rotated = yield* Queue.sliding<void>(1)
     const writer = yield* Effect.acquireRelease(
-      Effect.sync(() => new Writer(folder, base, maxFileBytes, () => Effect.runFork(cleaning))),
+      Effect.sync(() => new Writer(folder, base, maxFileBytes, () => rotated.unsafeOffer())),
       (writer) =>
         Effect.promise(() => writer.close()).pipe(
           Effect.disconnect,
@@ -146,7 +145,12 @@ export const open = (
           Effect.timeoutOption("1 second") // a disk that is stuck
         )
     )
-    yield* cleaning.pipe(Effect.repeat(Schedule.spaced("1 hour")), Effect.interruptible, Effect.forkScoped)
+    yield* Effect.ignore(Effect.tryPromise(() => cleanUp(folder))).pipe(
+      Effect.zipRight(Effect.raceFirst(Effect.sleep("1 hour"), Queue.take(rotated))),
+      Effect.forever,
+      Effect.interruptible,
+      Effect.forkScoped
+    )
     return {
       write: (text) => Effect.promise(() => writer.write(text)),
       writeNow: (text) => writer.writeNow(text)

@@ -28,8 +28,15 @@ describe("log files of a long run", () => {
           const writeLine = Effect.suspend(() => write(`{"line":${written++}}${".".repeat(40)}\n`))
           yield* writeLine
           const [first] = logs(folder)
+          const old = path.join(folder, "old.log")
+          fs.writeFileSync(old, "")
+          fs.truncateSync(old, 200 << 20) // without blocks
+          fs.utimesSync(old, 1, 1)
           // A name for each second: until the next one begins they go on with the file that they have.
-          while (logs(folder).length < 3) yield* Effect.zipRight(writeLine, waitFor("a moment", () => true))
+          while (logs(folder).filter((name) => name !== "old.log").length < 3) {
+            yield* Effect.zipRight(writeLine, waitFor("a moment", () => true))
+          }
+          yield* waitFor("the clean-up", () => !fs.existsSync(old))
           for (const name of logs(folder)) assert.match(name, /^test\.\d{4}(-\d\d){5}\.log$/)
           const text = logs(folder).map((name) => fs.readFileSync(path.join(folder, name), "utf8")).join("")
           const numbers = text.split("\n").slice(0, -1).map((line) =>

@@ -2,6 +2,7 @@
 import * as Clock from "effect/Clock"
 import * as Console from "effect/Console"
 import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { type CheckReport, doctorReport, failed, type Finding } from "../../model/doctor.ts"
 import { version } from "../../model/version.ts"
@@ -45,13 +46,13 @@ export interface Surroundings extends SystemFacts {
   readonly hasTokenVariable: boolean
 }
 
-/** Nothing takes longer: every step has a limit of its own, and this is for those that have not. */
-const CHECK_LIMIT = "9500 millis"
+/** For all of it: every step has a limit of its own, and this is for those that have not. */
+const LIMIT_MILLIS = 9500
 
-const run = <R>({ group, id, run, title }: Check<R>): Effect.Effect<CheckReport, never, R> =>
+const run = (leftMillis: number) => <R>({ group, id, run, title }: Check<R>): Effect.Effect<CheckReport, never, R> =>
   run.pipe(
     Effect.timeoutTo({
-      duration: CHECK_LIMIT,
+      duration: leftMillis,
       onSuccess: (finding) => finding,
       onTimeout: (): Finding => failed("this did not come to an end in time", "try again; if it lasts, report it")
     }),
@@ -74,24 +75,25 @@ export const doctor = Effect.fn("doctor")(function*(
   const time = new Date(yield* Clock.currentTimeMillis).toISOString()
   const tellsProgress = screen.isTerminal && !json
   if (tellsProgress) yield* screen.write(LOOKING)
-  const session = yield* readSession
+  const [took, session] = yield* Effect.timed(readSession)
+  const each = run(LIMIT_MILLIS - Duration.toMillis(took))
   const portal = yield* Effect.cached(askPortal)
   const relays = yield* Effect.cached(askRelays(session, stun))
   const { uid } = surroundings
   const groups = Effect.all([
-    Effect.forEach(clientChecks(session, surroundings), run, { concurrency: "unbounded" }),
-    Effect.forEach(systemChecks(session, surroundings), run, { concurrency: "unbounded" }),
-    Effect.forEach(networkChecks(session, uid), run, { concurrency: "unbounded" }),
-    Effect.forEach(dnsChecks(session, uid), run, { concurrency: "unbounded" }),
+    Effect.forEach(clientChecks(session, surroundings), each, { concurrency: "unbounded" }),
+    Effect.forEach(systemChecks(session, surroundings), each, { concurrency: "unbounded" }),
+    Effect.forEach(networkChecks(session, uid), each, { concurrency: "unbounded" }),
+    Effect.forEach(dnsChecks(session, uid), each, { concurrency: "unbounded" }),
     // Both come with their needs, so that these checks have none but their own.
     Effect.context<Effect.Effect.Context<typeof portal>>().pipe(
       Effect.flatMap((context) =>
-        Effect.forEach(portalChecks(Effect.provide(portal, context)), run, { concurrency: "unbounded" })
+        Effect.forEach(portalChecks(Effect.provide(portal, context)), each, { concurrency: "unbounded" })
       )
     ),
     Effect.context<Effect.Effect.Context<typeof relays>>().pipe(
       Effect.flatMap((context) =>
-        Effect.forEach(pathChecks(session, Effect.provide(relays, context)), run, { concurrency: "unbounded" })
+        Effect.forEach(pathChecks(session, Effect.provide(relays, context)), each, { concurrency: "unbounded" })
       )
     )
   ], { concurrency: "unbounded" })

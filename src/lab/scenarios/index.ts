@@ -5,6 +5,7 @@ import { dns, dnsInTunnel } from "./dns.ts"
 import { dnsEtcResolvConf, dnsResolved } from "./dnsControl.ts"
 import { dnsTwoResources } from "./dnsTwoResources.ts"
 import { doh } from "./doh.ts"
+import { doctor } from "./doctor.ts"
 import { filters } from "./filters.ts"
 import * as gateways from "./gateways.ts"
 import { instances } from "./instances.ts"
@@ -70,6 +71,7 @@ export const scenarios: ReadonlyArray<Scenario> = [
   doh,
   status,
   metrics,
+  doctor,
   pingResource,
   service,
   gui

@@ -35,8 +35,8 @@ const release = (): { readonly suite: string; readonly mirror: string } => {
   return { suite: value("VERSION_CODENAME") ?? "bookworm", mirror }
 }
 
-/** The machine's files before anything is installed; two who make them at once do not meet. */
-const files = Effect.gen(function*() {
+/** The machine's files before anything is installed; two who make them at once do not meet. Nobody may change them. */
+export const machineFiles = Effect.gen(function*() {
   const { mirror, suite } = release()
   const folder = path.join(root, ".cache", `machine-${suite}-${process.arch}`)
   if (fs.existsSync(folder)) return folder
@@ -104,7 +104,7 @@ export interface Machine {
   readonly snapshot: Effect.Effect<ReadonlyArray<string>, LabError>
 }
 
-const childrenOf = (pid: number): ReadonlyArray<number> => {
+export const childrenOf = (pid: number): ReadonlyArray<number> => {
   try {
     return fs.readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ").filter(Boolean).map(Number)
   } catch {
@@ -138,7 +138,7 @@ export const boot = (
   prepare: string
 ): Effect.Effect<Machine, LabError, Scope.Scope> =>
   Effect.gen(function*() {
-    const lower = yield* files
+    const lower = yield* machineFiles
     const folder = yield* Effect.acquireRelease(
       Effect.sync(() => fs.mkdtempSync(path.join(os.tmpdir(), "machine-"))),
       (folder) => Effect.sync(() => fs.rmSync(folder, { recursive: true, force: true }))

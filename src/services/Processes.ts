@@ -5,6 +5,10 @@ export interface ProcessFacts {
   readonly pid: number
   /** Its command's name, at most 15 characters; it may have chosen it itself. */
   readonly name: string
+  /** Its command line, for judging and not for showing. */
+  readonly words: ReadonlyArray<string>
+  /** Whether it is in another network namespace, where it is in nobody's way; as far as that can be told. */
+  readonly isElsewhere: boolean
 }
 
 /** What runs on this machine, as far as this user may see it. */

@@ -38,6 +38,13 @@ export interface HostDoubles {
 export const syscallError = (errno: string, code = 1): SyscallError =>
   new SyscallError({ syscall: "test", code, errno })
 
+export const processNamed = (name: string, pid: number, words: ReadonlyArray<string> = [name]): ProcessFacts => ({
+  pid,
+  name,
+  words,
+  isElsewhere: false
+})
+
 /** One that could not be better. */
 export const makeHostDoubles = (): HostDoubles => {
   const find = (file: string): Effect.Effect<FileDouble | undefined, FileUnreadable> => {
@@ -56,7 +63,7 @@ export const makeHostDoubles = (): HostDoubles => {
     readOnly: new Set(),
     freeBytes: 1e9,
     commands: new Map(),
-    processes: [{ pid: 1, name: "init" }],
+    processes: [processNamed("init", 1)],
     capabilities: (1n << 41n) - 1n,
     tunHolder: undefined,
     links: [

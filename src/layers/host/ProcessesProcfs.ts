@@ -19,11 +19,19 @@ const orUndefined = <A>(call: () => A): A | undefined => {
 const read = (file: string): string => orUndefined(() => fs.readFileSync(file, "utf8")) ?? ""
 const names = (folder: string): ReadonlyArray<string> => orUndefined(() => fs.readdirSync(folder)) ?? []
 
-const all = (root: string): ReadonlyArray<ProcessFacts> =>
-  names(root).filter((name) => /^\d+$/.test(name)).flatMap((pid) => {
+const all = (root: string): ReadonlyArray<ProcessFacts> => {
+  const network = (pid: string) => orUndefined(() => fs.readlinkSync(`${root}/${pid}/ns/net`))
+  const own = network("self")
+  return names(root).filter((name) => /^\d+$/.test(name)).flatMap((pid) => {
     const name = read(`${root}/${pid}/comm`).trim()
-    return name === "" ? [] : [{ pid: Number(pid), name }]
+    return name === "" ? [] : [{
+      pid: Number(pid),
+      name,
+      words: read(`${root}/${pid}/cmdline`).split("\0").filter((word) => word !== ""),
+      isElsewhere: (network(pid) ?? own) !== own
+    }]
   })
+}
 
 const hasTun = (root: string, pid: number, interfaceName: string): boolean =>
   names(`${root}/${pid}/fd`).slice(0, MOST_DESCRIPTORS).some((fd) =>

@@ -131,10 +131,16 @@ const httpFacts = (response: http.IncomingMessage): Effect.Effect<HttpFacts> =>
     }
   })
 
+const glosses: { readonly [errno: string]: string } = {
+  ECONNREFUSED: "refuses connections (ECONNREFUSED)",
+  EHOSTUNREACH: "nobody answers for the next hop (EHOSTUNREACH)",
+  ENETUNREACH: "no route to it (ENETUNREACH)"
+}
+
 const whyNotConnected = (error: Effect.Effect.Error<ReturnType<SocketFactory["Type"]["tcp"]>>): string => {
   switch (error._tag) {
     case "SocketFailed":
-      return error.cause.errno === "ECONNREFUSED" ? "refuses connections (ECONNREFUSED)" : error.cause.errno
+      return glosses[error.cause.errno] ?? error.cause.errno
     case "ConnectTimedOut":
       return "no answer within 5 s"
     case "NoRoute":

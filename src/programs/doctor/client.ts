@@ -6,8 +6,9 @@ import { failed, type Finding, ok, skipped, warning } from "../../model/doctor.t
 import { ClientConfig } from "../../services/ClientConfig.ts"
 import { HostCommands } from "../../services/HostCommands.ts"
 import { HostFiles } from "../../services/HostFiles.ts"
-import { Processes } from "../../services/Processes.ts"
+import { Processes, type ProcessFacts } from "../../services/Processes.ts"
 import { TokenStore } from "../../services/TokenStore.ts"
+import { commandLine } from "../completions/commandLine.ts"
 import { duration } from "../statusScreen.ts"
 import { AS_ROOT, type Check, plural, reportOf, type Session } from "./check.ts"
 
@@ -45,16 +46,19 @@ const running = (session: Session): Effect.Effect<Finding, never, ClientConfig> 
     }
   })
 
-/** Those of the vendor and of ours; `node` is what a client of ours is called that was not installed. */
-const isClient = (name: string): boolean => name.startsWith("firezone")
+const OUR_SCRIPT = /(^|\/)firezone-headless-client(\.js)?$/
+const COMMANDS: ReadonlySet<string> = new Set((commandLine.commands ?? []).map(({ name }) => name))
+
+/** The vendor's, by their names, and ours, however Node was told to run it; not one that only looks, such as `status`. */
+const isClient = ({ isElsewhere, name, words }: ProcessFacts): boolean =>
+  !isElsewhere && !words.some((word) => COMMANDS.has(word)) &&
+  (name.startsWith("firezone") || words.slice(0, 2).some((word) => OUR_SCRIPT.test(word)))
 
 const others = (session: Session): Effect.Effect<Finding, never, Processes> =>
   Effect.gen(function*() {
     const processes = yield* Processes
     const own = reportOf(session)?.client.pid
-    const found = (yield* processes.all).filter(({ name, pid }) =>
-      isClient(name) && pid !== own && pid !== process.pid && pid !== process.ppid
-    )
+    const found = (yield* processes.all).filter((each) => isClient(each) && each.pid !== own)
     return found.length === 0
       ? ok("no other Firezone client runs")
       : warning(

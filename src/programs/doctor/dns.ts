@@ -111,8 +111,7 @@ const resolverFacts: Effect.Effect<ResolverFacts, FileUnreadable, HostFiles> = E
     link: facts?.target ?? "",
     text: kind === "file" ? text : "",
     isWritable: kind === "file" && (yield* files.isWritable(FILE)),
-    canTellResolved,
-    hasResolvectl: canTellResolved
+    canTellResolved
   }
 })
 

@@ -134,7 +134,8 @@ const reserved = judging(({ links, routes, tunName }) => {
     ? ok("nobody else routes them")
     : warning(
       shortened(lines),
-      "while the client runs, its own routes win: what was reached by these no longer is, and the other way round"
+      "while the client runs, its own routes win, and what these lead to cannot be reached: give that network other "
+        + "addresses, or stop one of the two"
     )
 })
 

@@ -81,6 +81,11 @@ describe("processes", () => {
     }
     put("1/comm", "init\n")
     put("42/comm", "node\n")
+    put("42/cmdline", "/usr/bin/node\0client.js\0--tun-name\0tun-a\0")
+    for (const [pid, network] of [["self", 1], ["1", 2], ["42", 1]] as const) {
+      fs.mkdirSync(path.join(root, `${pid}/ns`), { recursive: true })
+      fs.symlinkSync(`net:[${network}]`, path.join(root, `${pid}/ns/net`))
+    }
     put("42/status", "Name:\tnode\nCapEff:\t0000000000001000\n")
     put("42/fdinfo/5", "pos:\t0\nflags:\t02\niff:\ttun-a\n")
     fs.mkdirSync(path.join(root, "42/fd"))
@@ -88,10 +93,13 @@ describe("processes", () => {
     put("self/comm", "no number\n")
     return Effect.gen(function*() {
       const processes = yield* Processes
-      assert.deepStrictEqual(yield* processes.all, [{ pid: 1, name: "init" }, { pid: 42, name: "node" }])
+      assert.deepStrictEqual(yield* processes.all, [
+        { pid: 1, name: "init", words: [], isElsewhere: true },
+        { pid: 42, name: "node", words: ["/usr/bin/node", "client.js", "--tun-name", "tun-a"], isElsewhere: false }
+      ])
       assert.strictEqual(yield* processes.capabilities(42), 1n << 12n)
       assert.isUndefined(yield* processes.capabilities(1))
-      assert.deepStrictEqual(yield* processes.holderOfTun("tun-a"), { pid: 42, name: "node" })
+      assert.strictEqual((yield* processes.holderOfTun("tun-a"))?.pid, 42)
       assert.isUndefined(yield* processes.holderOfTun("tun"))
     }).pipe(Effect.provide(ProcessesProcfs.layerWith(root)))
   })

@@ -14,7 +14,7 @@ import { ip, parseNetwork } from "../../../src/protocol/wire/address.ts"
 import { ClientConfig, type ClientSettings, ConfigInvalid } from "../../../src/services/ClientConfig.ts"
 import type { RouteFacts, RuleFacts } from "../../../src/services/NetworkInventory.ts"
 import { TokenStore } from "../../../src/services/TokenStore.ts"
-import { type HostDoubles, makeHostDoubles, syscallError } from "../../support/HostDoubles.ts"
+import { type HostDoubles, makeHostDoubles, processNamed, syscallError } from "../../support/HostDoubles.ts"
 import { settings } from "../../support/settings.ts"
 import { asRoot, asUser, find, none, running, textOf } from "./support.ts"
 
@@ -145,12 +145,23 @@ describe("doctor: the client", () => {
 
   it.effect("may not be alone", () =>
     Effect.gen(function*() {
-      const host = (double: HostDoubles) => void (double.processes = [{ pid: 42, name: "firezone-headle" }])
+      const host = (double: HostDoubles) => void (double.processes = [processNamed("firezone-headle", 42)])
       assert.match(
         yield* check("other-clients", { host }),
         /^warning: process 42 \(firezone-headle\) -> stop all but one/
       )
       assert.match(yield* check("other-clients", { host, session: running() }), /^ok/)
+      const script = "/opt/fz/dist/bin/firezone-headless-client.js"
+      const fromSource = (double: HostDoubles) =>
+        void (double.processes = [processNamed("node", 43, ["/usr/bin/node", script, "--tun-name", "fz2"])])
+      assert.match(yield* check("other-clients", { host: fromSource }), /^warning: process 43 \(node\)/)
+      const harmless = (double: HostDoubles) =>
+        void (double.processes = [
+          processNamed("node", 44, ["/usr/bin/node", script, "status", "--watch"]),
+          processNamed("vim", 45, ["vim", "-R", script]),
+          { ...processNamed("firezone-client", 46), isElsewhere: true }
+        ])
+      assert.match(yield* check("other-clients", { host: harmless }), /^ok/)
     }))
 })
 
@@ -186,7 +197,7 @@ describe("doctor: the system", () => {
       assert.match(yield* check("tun", { host: refused }), /^failed: cannot make a TUN interface.*NET_ADMIN/)
       const taken = (host: HostDoubles) => {
         host.links = [...host.links, link(9, "tun-test", "tun")]
-        host.tunHolder = { pid: 77, name: "other" }
+        host.tunHolder = processNamed("other", 77)
       }
       assert.match(yield* check("tun", { host: taken }), /^failed: process 77 \(other\) has the interface tun-test/)
       const left = (host: HostDoubles) => void (host.links = [...host.links, link(9, "tun-test", "dummy")])

@@ -88,8 +88,7 @@ for (const [shell, path] of Object.entries(completions)) {
 }
 const doc = `usr/share/doc/${NAME}`
 copy("README.md", `${doc}/README.md`)
-copy("docs/status.md", `${doc}/docs/status.md`)
-copy("docs/doctor.md", `${doc}/docs/doctor.md`)
+for (const name of readdirSync(join(root, "docs"))) copy(`docs/${name}`, `${doc}/docs/${name}`)
 put(`${doc}/changelog.gz`, gzipSync(readFileSync(join(root, "CHANGELOG.md")), { level: 9 }))
 const { dependencies } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"))
 const licences = Object.keys(dependencies).map((name) => {

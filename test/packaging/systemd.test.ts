@@ -100,6 +100,31 @@ const killed = <E>(machine: Machine, meanwhile: Effect.Effect<boolean, E>) =>
     assert.notStrictEqual(yield* property(machine, "MainPID"), before)
   })
 
+/** It has what only a machine like this one has, and nowhere the token. */
+const isBundle = (machine: Machine) =>
+  Effect.gen(function*() {
+    yield* machine.must(
+      `cd /root && ${NAME} debug bundle bundle.tar.gz 2>&1 && mkdir bundle && tar -xzf bundle.tar.gz -C bundle`
+    )
+    const names = yield* machine.must("cd /root/bundle/* && find . -type f")
+    for (
+      const name of [
+        "client/status.json",
+        "dns/resolvectl.txt",
+        "host/unit.txt",
+        "host/default.txt",
+        "logs/journal.txt"
+      ]
+    ) {
+      assert.include(names, `./${name}`)
+    }
+    assert.include(yield* machine.must("cat /root/bundle/*/logs/journal.txt"), "signed in to the portal")
+    // The token of a lab is a short one: shorter than what is looked for by its form alone.
+    const found = yield* machine.run(`grep -rlF -- '${services.tokens.client}' /root/bundle`)
+    assert.deepStrictEqual([found.code, found.stdout], [1, ""])
+    yield* machine.must("rm -r /root/bundle /root/bundle.tar.gz")
+  })
+
 const networkState = (machine: Machine) =>
   machine.must(
     "ip -o link show | sed 's/ state .*//'; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all"
@@ -153,6 +178,8 @@ printf '[Resolve]\\nDNS=${topology.addresses.dns4}\\n' > etc/systemd/resolved.co
           yield* serves(machine, "by way of systemd-resolved")
           const status = yield* must(`${NAME} status`)
           assert.include(status, "by systemd-resolved")
+          assert.include(yield* must(`${NAME} ping -c 1 ${RESOURCE}`), "1 answered")
+          yield* isBundle(machine)
           yield* killed(
             machine,
             Effect.map(addressOf(machine, PUBLIC), (address) => address === PUBLIC_ADDRESS)

@@ -2,10 +2,11 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
+import * as path from "node:path"
 import { PingLine } from "../../model/ping.ts"
 import * as dnsmasq from "../dnsmasq.ts"
 import type { FilterConfig, ResourceConfig } from "../portal/config.ts"
-import { type Recorder, type Scenario } from "../scenario.ts"
+import { eventually, type Recorder, type Scenario } from "../scenario.ts"
 import { ids, type Lab } from "../services.ts"
 import { addresses } from "../topology.ts"
 import { bringUp, noViolations, TUN } from "./checks.ts"
@@ -181,6 +182,17 @@ export const pingResource: Scenario = {
         stolen,
         stolen.code === 1 && stageOf(stolen, "route")?.verdict === "failed" && outcomes(stolen) === "",
         `${stageOf(stolen, "route")?.text}`
+      )
+      const endless = yield* lab.topology.daemon("client", "ping-endless", [
+        ...[process.execPath, path.resolve(process.argv[1] ?? ""), "ping", "-c", "1000", "-i", "0.2", "Lab network"]
+      ])
+      yield* eventually(Effect.sync(() => endless.log().includes("echo 2")), 10_000)
+      endless.signal("SIGINT")
+      const code = yield* endless.exit
+      yield* recorder.check(
+        "Ctrl+C",
+        code === 0 && /\d+ sent, \d+ answered/.test(endless.log()),
+        `exit code ${code}: ${endless.log().trim().split("\n").slice(-2).join("; ")}`
       )
       const person = yield* lab.runClient({ args: ["ping", "-c", "2", "-i", "0.2", "Lab network"] })
       yield* recorder.check(

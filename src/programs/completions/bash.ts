@@ -33,11 +33,9 @@ const pathCase = ({ path, spec }: Placed): ReadonlyArray<string> => {
   const { argument } = spec
   const plain = commands !== ""
     ? `words=${JSON.stringify(commands)}`
-    : argument?.values._tag === "Choice"
-    ? `words=${JSON.stringify(argument.values.of.join(" "))}`
     : argument === undefined
     ? `words=${JSON.stringify(options)}`
-    : "words="
+    : `${reply(argument.values)}return`
   return [
     `        ${label})`,
     `            if [[ $cur == -* ]]; then words=${JSON.stringify(options)}; else ${plain}; fi ;;`

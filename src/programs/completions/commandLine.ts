@@ -128,6 +128,13 @@ export const commandLine: CommandSpec = {
         })
       ]
     }),
+    command("debug", "for a person who helps", [], {
+      commands: [
+        command("bundle", "one file with what a person who helps would ask for", [
+          option("--force", "replace a file that is there", undefined, "-f")
+        ], { argument: { name: "FILE", values: file } })
+      ]
+    }),
     command("dns-cleanup", "take back the DNS settings of a client that was killed"),
     command("completions", "print completions for a shell", [], {
       argument: { name: "SHELL", values: choice(...SHELLS) }

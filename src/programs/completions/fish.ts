@@ -33,9 +33,9 @@ export const fishScript = (root: CommandSpec): string => {
     ...(spec.commands ?? []).map(({ about, name }) =>
       `complete -c ${root.name} ${at(path)} -a ${name} -d ${quoted(about)}`
     ),
-    ...(spec.argument?.values._tag === "Choice"
-      ? [`complete -c ${root.name} ${at(path)} -a ${quoted(spec.argument.values.of.join(" "))}`]
-      : []),
+    ...(spec.argument === undefined || spec.argument.values._tag === "Text"
+      ? []
+      : [`complete -c ${root.name} ${at(path)} ${candidates(spec.argument.values).replace(/^-[rx] /, "")}`]),
     ...spec.options.map((each) => option(path, each))
   ]
   const commands = all.filter(({ path }) => path.length > 0).map(({ path }) => quoted(path.join(" ")))

@@ -103,6 +103,9 @@ const CASES: ReadonlyArray<readonly [line: string, expected: ReadonlyArray<strin
   ["completions ", ["bash", "fish", "zsh"]],
   ["lab up --without ", ["client", "gateway", "relay"]],
   ["lab r", ["run"]],
+  ["debug ", ["bundle"]],
+  ["debug bundle tok", ["token file"]],
+  ["debug bundle --", ["--force", "--help"]],
   ["--log-dir fold", ["folder of logs/"]],
   ["--token-path tok", ["token file"]]
 ]

@@ -1,14 +1,16 @@
 /** `doctor`: looks at everything that a person who helps would ask for, and says what to do next. */
 import * as Clock from "effect/Clock"
 import * as Console from "effect/Console"
+import type * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { type CheckReport, doctorReport, failed, type Finding } from "../../model/doctor.ts"
 import { version } from "../../model/version.ts"
 import type { SocketAddress } from "../../protocol/wire/address.ts"
+import { ClientConfig, type ClientSettings } from "../../services/ClientConfig.ts"
 import { colours, plain } from "../statusScreen.ts"
-import { type Check, readSession } from "./check.ts"
+import { type Check, readSession, reportOf, type Session } from "./check.ts"
 import { clientChecks } from "./client.ts"
 import { dnsChecks } from "./dns.ts"
 import { networkChecks } from "./network.ts"
@@ -64,6 +66,40 @@ const run = (leftMillis: number) => <R>({ group, id, run, title }: Check<R>): Ef
     Effect.map((finding) => ({ id, group, title, ...finding }))
   )
 
+/** The running client may have another portal than the one that this command was told of. */
+const settingsFor = (session: Session) =>
+  Effect.map(ClientConfig, (settings): ClientSettings => {
+    const url = reportOf(session)?.portal.url ?? ""
+    return URL.canParse(url) ? { ...settings, apiUrl: new URL(url) } : settings
+  })
+
+/** Every group of checks, all at once. */
+const examine = (
+  session: Session,
+  surroundings: Surroundings,
+  stun: ReadonlyArray<SocketAddress>,
+  each: ReturnType<typeof run>
+) =>
+  Effect.gen(function*() {
+    const portal = yield* Effect.cached(askPortal)
+    const relays = yield* Effect.cached(askRelays(session, stun))
+    const { uid } = surroundings
+    const all = { concurrency: "unbounded" } as const
+    return yield* Effect.all([
+      Effect.forEach(clientChecks(session, surroundings), each, all),
+      Effect.forEach(systemChecks(session, surroundings), each, all),
+      Effect.forEach(networkChecks(session, uid), each, all),
+      Effect.forEach(dnsChecks(session, uid), each, all),
+      // Both come with their needs, so that these checks have none but their own.
+      Effect.contextWithEffect((context: Context.Context<Effect.Effect.Context<typeof portal>>) =>
+        Effect.forEach(portalChecks(Effect.provide(portal, context)), each, all)
+      ),
+      Effect.contextWithEffect((context: Context.Context<Effect.Effect.Context<typeof relays>>) =>
+        Effect.forEach(pathChecks(session, Effect.provide(relays, context)), each, all)
+      )
+    ], all)
+  })
+
 const LOOKING = "Looking at this machine, its network and the portal ..."
 
 /** Prints what it found. Fails, after printing, with the worst verdict: a script can tell by the exit code. */
@@ -77,27 +113,10 @@ export const doctor = Effect.fn("doctor")(function*(
   if (tellsProgress) yield* screen.write(LOOKING)
   const [took, session] = yield* Effect.timed(readSession)
   const each = run(LIMIT_MILLIS - Duration.toMillis(took))
-  const portal = yield* Effect.cached(askPortal)
-  const relays = yield* Effect.cached(askRelays(session, stun))
-  const { uid } = surroundings
-  const groups = Effect.all([
-    Effect.forEach(clientChecks(session, surroundings), each, { concurrency: "unbounded" }),
-    Effect.forEach(systemChecks(session, surroundings), each, { concurrency: "unbounded" }),
-    Effect.forEach(networkChecks(session, uid), each, { concurrency: "unbounded" }),
-    Effect.forEach(dnsChecks(session, uid), each, { concurrency: "unbounded" }),
-    // Both come with their needs, so that these checks have none but their own.
-    Effect.context<Effect.Effect.Context<typeof portal>>().pipe(
-      Effect.flatMap((context) =>
-        Effect.forEach(portalChecks(Effect.provide(portal, context)), each, { concurrency: "unbounded" })
-      )
-    ),
-    Effect.context<Effect.Effect.Context<typeof relays>>().pipe(
-      Effect.flatMap((context) =>
-        Effect.forEach(pathChecks(session, Effect.provide(relays, context)), each, { concurrency: "unbounded" })
-      )
-    )
-  ], { concurrency: "unbounded" })
-  const report = doctorReport((yield* groups).flat(), { time, version })
+  const reports = yield* examine(session, surroundings, stun, each).pipe(
+    Effect.provideServiceEffect(ClientConfig, settingsFor(session))
+  )
+  const report = doctorReport(reports.flat(), { time, version })
   if (tellsProgress) yield* screen.write("\r\x1b[K")
   const lines = () => doctorLines(report, screen.hasColours ? colours : plain, screen.columns)
   yield* Console.log(json ? JSON.stringify(report) : lines().join("\n"))

@@ -93,9 +93,11 @@ const tun = (session: Session, { uid }: SystemFacts) =>
   Effect.gen(function*() {
     const { tunName } = yield* ClientConfig
     const report = reportOf(session)
-    if (report?.interface !== undefined) {
-      const { interface: { name }, tun } = report
-      return ok(`the client has ${name} open, offloads ${tun.offloads || "none"}`)
+    if (report !== undefined) {
+      const { interface: link, tun } = report
+      return link === undefined
+        ? skipped("the client has not set its interface up yet: it waits for the portal")
+        : ok(`the client has ${link.name} open, offloads ${tun.offloads || "none"}`)
     }
     const node = yield* Effect.either((yield* HostFiles).look(TUN))
     if (Either.isRight(node) && node.right === undefined) {
@@ -200,7 +202,7 @@ const reversePath = (session: Session) =>
     return isFull
       ? failed(
         `${words}: with all traffic in the tunnel it drops what gateways and relays send us`,
-        `sysctl -w ${strict.map((name) => `net.ipv4.conf.${name}.rp_filter=2`).join(" ")}, and the same for "all"`
+        `sysctl -w ${strict.map((name) => `net.ipv4.conf.${name}.rp_filter=2`).join(" ")}`
       )
       : ok(`${words}; it would matter only with the Internet resource`)
   }).pipe(Effect.catchAll((error) => Effect.succeed(skipped(error.message))))

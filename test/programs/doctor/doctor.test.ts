@@ -32,7 +32,7 @@ import { makeHostResolverDouble } from "../../support/HostResolverDouble.ts"
 import { makePeerSocketDouble } from "../../support/PeerSocketDouble.ts"
 import { makeRouteCacheDouble } from "../../support/RouteCacheDouble.ts"
 import { settings } from "../../support/settings.ts"
-import { asRoot } from "./support.ts"
+import { asRoot, running } from "./support.ts"
 
 const config = settings({ apiUrl: new URL("wss://192.0.2.80/"), stateDir: "/", dnsControl: "auto" })
 const screen: DoctorScreen = {
@@ -133,6 +133,22 @@ describe("doctor", () => {
       assert.strictEqual(report.counts.ok + report.counts.skipped, report.checks.length)
       assert.isAbove(report.counts.ok, 20)
       assert.notInclude(output, "very-secret")
+    }))
+
+  it.effect("asks the portal of the running client, whatever it was told", () =>
+    Effect.gen(function*() {
+      const asked: Array<string> = []
+      const { report } = running()
+      const layer = Layer.mergeAll(
+        machine(),
+        Layer.mock(ControlClient, {
+          status: Effect.succeed({ ...report, portal: { url: "wss://192.0.2.81/base", state: "connected" as const } })
+        }),
+        Layer.mock(HostResolver, { resolve: (host) => Effect.succeed([ip(host)]), servers: Effect.succeed([]) }),
+        Layer.succeed(PortalProbe, { ask: (remote, url) => Effect.sync(() => (asked.push(url.href), { remote })) })
+      )
+      yield* run(layer, true)
+      assert.deepStrictEqual(asked, ["wss://192.0.2.81/base"])
     }))
 
   it.effect("ends with the worst verdict's code, and says nothing twice", () =>

@@ -189,6 +189,10 @@ describe("doctor: the system", () => {
     Effect.gen(function*() {
       assert.match(yield* check("tun"), /^ok: a test interface.*tun-test is free/)
       assert.match(yield* check("tun", { session: running() }), /^ok: the client has tun-test open/)
+      assert.match(
+        yield* check("tun", { session: running({ interface: undefined }) }),
+        /^skipped: .*waits for the portal/
+      )
       const missing = (host: HostDoubles) => void host.files.delete("/dev/net/tun")
       assert.match(yield* check("tun", { host: missing }), /^failed: there is no \/dev\/net\/tun -> .*--device/)
       assert.match(yield* check("tun", { uid: 1000 }), /^skipped/)

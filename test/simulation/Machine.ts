@@ -1,7 +1,7 @@
 /** A device of the account: a tunnel core with its node, sockets in a network, and what a driver does for them. */
 import { CIPHER_HEADROOM, CIPHER_TAILROOM } from "../../src/protocol/crypto.ts"
 import { Node } from "../../src/protocol/node/Node.ts"
-import type { Transmit } from "../../src/protocol/node/types.ts"
+import { Encapsulated, type PeerId, type Transmit } from "../../src/protocol/node/types.ts"
 import type { ClientTunnel } from "../../src/protocol/tunnel/ClientTunnel.ts"
 import type { GatewayTunnel } from "../../src/protocol/tunnel/GatewayTunnel.ts"
 import type { SocketAddress } from "../../src/protocol/wire/address.ts"
@@ -69,6 +69,14 @@ export class Machine<C extends Core> implements Timed, Member {
     const buffer = new Uint8Array(CIPHER_HEADROOM + packet.length + CIPHER_TAILROOM)
     buffer.set(packet, CIPHER_HEADROOM)
     if (this.core.tunInput(buffer, CIPHER_HEADROOM, packet.length, this.#world.now)) this.#emit(this.core.transmit)
+    this.drain()
+  }
+
+  /** A packet past the rules of the core, straight into the tunnel to a peer: as of a device that breaks them. */
+  inject(peer: PeerId, buffer: Uint8Array, offset: number, length: number): void {
+    if (this.node.encapsulate(peer, buffer, offset, length, this.#world.now) === Encapsulated.Sent) {
+      this.#emit(this.node.transmit)
+    }
     this.drain()
   }
 

@@ -118,6 +118,8 @@ export class IceConnection extends Connection {
 
   protected runAgent(now: number): string | undefined {
     this.agent.handleTimeout(now)
+    // The roles may have changed since the path was selected, when neither of us saw to this.
+    if (!this.established && this.#lastInitiation === Number.NEGATIVE_INFINITY) this.proposeHandshake(now)
     if (this.agent.state !== "disconnected") {
       this.#disconnectedSince = undefined
       return undefined

@@ -1,0 +1,543 @@
+/**
+ * Plays a schedule in the world and in the model, and compares what becomes of every packet and query. What is checked,
+ * by the names of tunnel spec 20:
+ *
+ * | invariant | where |
+ * | --- | --- |
+ * | P1 | `#send`: every packet is sent once, by its client; its bytes are made from the journey alone |
+ * | P2 | `Traffic`: a packet that belongs to nothing that was sent is a violation |
+ * | P3, P4 | `#judge`: the places where it arrived and what came back are compared whole, so once means once |
+ * | P5, P6, P7 | `#judge`: the bytes that arrived are those sent, save for the destination of a name |
+ * | P7, P8 | `GatewayModel.setUp` and `#translate`: the latest resolution, and for a flow the one that it began with |
+ * | P9, P10, P11 | `#judge`: the bytes that came back are what the application's own destination would have answered |
+ * | P12 | `#judge` with `refused` |
+ * | P13 | no slack: nothing is lost in this world, and the first packet is not either |
+ * | R1 to R10 | `ClientModel`, `GatewayModel`; R3 and R8 by packets with `past` |
+ * | R11 | a journey that waits is delivered when the grant comes, without another packet |
+ * | R12 | `#forge`: errors about flows that are none |
+ * | T1, T2 | `#judge` of SYNs; the stack of DNS over TCP for whole connections |
+ * | T3 | probes that are repeated on their ports after whatever happened |
+ * | D1, D2, D3, D5 | `#judgeQuery`: answers and who was asked, over both transports |
+ * | D4 | PTR queries of every address that stands for a name |
+ * | D6, D7, C1 | `#checkState` |
+ * | C2 | `#checkState`: every configuration differs from the one before it |
+ * | L1, L2, L3, L5 | `#checkState`; L5 by `ClientModel.remove` |
+ * | L4 | `reconnect`, `portal away` and `portal back`: the model does nothing |
+ */
+import { assert } from "@effect/vitest"
+import { ip, ipFromBytes } from "../../../src/protocol/wire/address.ts"
+import { IcmpError, parseIcmpError } from "../../../src/protocol/wire/icmp.ts"
+import { destinationOffset, sourceOffset } from "../../../src/protocol/wire/ip.ts"
+import { uuid } from "../../protocol/tunnel/fixtures.ts"
+import { icmpError, isIntact, other, parsed, summary } from "../../protocol/tunnel/packets.ts"
+import { seeded } from "../random.ts"
+import type { Answer, Packet } from "./fate.ts"
+import { type Client, type Gateway, Organisation } from "./Organisation.ts"
+import { contains, isTunnel, matches, proxiesOf, type Resource, reverseNameOf } from "./rules.ts"
+import { ADDRESSES, type Change, NAMES, type Probe, type Query, type Schedule } from "./schedule.ts"
+import { bytesOf, type Heard, redirected, replyTo, type Sighting, Traffic } from "./Traffic.ts"
+import { answerOf } from "./zones.ts"
+
+/** Milliseconds. How long the end of a connection may go unnoticed: as in `Life`, with a relay that is always there. */
+const UNNOTICED = 33_500
+const UNNOTICED_PATH = 7000 + 90_000 + 1000
+/** A query inside the tunnel, and what it takes to get that far. */
+const CONCLUDED = 12_000
+/** For what should not come. */
+const GRACE = 400
+/** Between requests for the same, and then some: whatever is asked for may be asked for again. */
+const PAUSE = 2200
+const POKE = 2000
+/** A control packet that means nothing to anybody (10.2). */
+const UNKNOWN_EVENT = other({ from: "::", to: "::" }, 0xff, Uint8Array.of(0xee, 0, 0, 0, 0, 0, 0, 0))
+const FIRST_ID = 1024
+const KIND = { prohibited: { 4: 13, 6: 1 }, "unreachable-net": { 4: 0, 6: 3 } } as const
+
+export class Play {
+  readonly organisation: Organisation
+  /** How often each fate, answer and change was seen: a model that is never asked proves nothing. */
+  readonly seen: { [what: string]: number } = {}
+  readonly #traffic: Traffic
+  readonly #schedule: Schedule
+  /** Those of earlier steps whose packets still wait. */
+  #open: Array<Sighting> = []
+  #openQueries: Array<Heard> = []
+  /** To be taken up again. */
+  readonly #past: Array<Packet> = []
+  #nextId = FIRST_ID
+
+  constructor(schedule: Schedule) {
+    this.#schedule = schedule
+    const organisation = this.organisation = new Organisation(schedule.seed, schedule.iceless, {
+      onClientPacket: (client, packet) => this.#traffic.onClientPacket(client, packet, this.organisation.clients),
+      onGatewayPacket: (gateway, packet) => this.#traffic.onGatewayPacket(gateway, packet),
+      onQuery: (client, upstream, message) => this.#traffic.resolve(client, upstream, message),
+      onViolation: (what) => this.#traffic.violation(what)
+    })
+    this.#traffic = new Traffic(organisation.world, seeded(schedule.seed + 1))
+    for (const resource of schedule.resources) organisation.put(resource)
+    for (const client of organisation.clients) organisation.setSystemResolvers(client, ["1.1.1.1"])
+    organisation.records.set("app.corp.test", ["10.200.0.2", "10.200.0.1", "fd00:cafe::1"])
+    organisation.records.set("x.corp.test", ["10.200.0.3"])
+  }
+
+  /** Throws at the first step after which world and model are of different minds. */
+  run(): void {
+    this.organisation.world.run(1500)
+    for (const [index, { change, probes, queries }] of this.#schedule.steps.entries()) {
+      try {
+        this.#count(change.do)
+        this.#change(change)
+        this.#settle()
+        this.#round(queries, probes)
+      } catch (error) {
+        throw new Error(`step ${index}, ${change.do}: ${error instanceof Error ? error.message : String(error)}`, {
+          cause: error
+        })
+      }
+    }
+  }
+
+  #count(what: string): void {
+    this.seen[what] = (this.seen[what] ?? 0) + 1
+  }
+
+  // ---- changes
+
+  #change(change: Change): void {
+    const { organisation } = this
+    const { clients, gateways, resources, world } = organisation
+    const devices: ReadonlyArray<Client | Gateway> = [...clients, ...gateways]
+    switch (change.do) {
+      case "nothing":
+        return
+      case "put":
+        return organisation.put(change.resource)
+      case "remove":
+        return organisation.remove(uuid(change.resource))
+      case "rename": {
+        const resource = resources.get(uuid(change.resource))
+        if (resource !== undefined) organisation.put({ ...resource, name: `${resource.name}x` })
+        return
+      }
+      case "filter": {
+        const resource = resources.get(uuid(change.resource))
+        if (resource !== undefined && "filters" in resource) organisation.put({ ...resource, filters: change.filters })
+        return
+      }
+      case "internet":
+        return organisation.setInternet(clients[change.client] as Client, change.isOn)
+      case "records":
+        organisation.records.set(change.name.toLowerCase(), change.hosts)
+        return
+      case "dns": {
+        const { do53, doh, search } = change
+        return organisation.setDns({ do53, doh, searchDomain: search === "" ? undefined : search })
+      }
+      case "system dns":
+        return organisation.setSystemResolvers(clients[change.client] as Client, change.resolvers)
+      case "roam":
+        return organisation.roam(clients[change.client] as Client)
+      case "restart client": {
+        const client = clients[change.client] as Client
+        this.#traffic.forget(client)
+        this.#open = this.#open.filter(({ journey }) => journey.client !== client.id)
+        this.#openQueries = this.#openQueries.filter(({ inquiry }) => inquiry.client !== client.id)
+        return organisation.restartClient(client)
+      }
+      case "reconnect":
+        return organisation.signIn(devices[change.device] as Client)
+      case "portal away":
+      case "portal back":
+        return organisation.setAway(devices[change.device] as Client, change.do === "portal away")
+      case "restart gateway":
+        return organisation.restartGateway(gateways[change.gateway] as Gateway, change.goodbye)
+      case "deauthorise":
+        return organisation.deauthorise(clients[change.client] as Client, uuid(change.resource))
+      case "forbid":
+        organisation.forbidden.add(uuid(change.resource))
+        return
+      case "allow":
+        organisation.forbidden.delete(uuid(change.resource))
+        return
+      case "wait":
+        world.run(change.seconds * 1000)
+    }
+  }
+
+  /** Until every message has arrived, and everybody has noticed which connections are over. */
+  #settle(): void {
+    const { stale, world } = this.organisation
+    world.run(PAUSE)
+    const bound = world.now + (this.organisation.iceless ? UNNOTICED_PATH : UNNOTICED)
+    while (!world.runUntil(() => stale.size === 0, POKE)) {
+      if (world.now > bound) {
+        assert.strictEqual([...stale].join("\n"), "", "ends of connections that nobody has noticed")
+      }
+      for (const pair of stale) this.#poke(pair)
+    }
+    world.run(GRACE)
+  }
+
+  /** In path mode only who has something to say finds out that nobody answers. */
+  #poke(pair: string): void {
+    const [id, peer = ""] = pair.split(" ")
+    const client = this.organisation.clients.find((each) => each.id === id)
+    if (client !== undefined) this.#traffic.sendPast(client, peer, UNKNOWN_EVENT)
+  }
+
+  // ---- packets and queries
+
+  #round(queries: ReadonlyArray<Query>, probes: ReadonlyArray<Probe>): void {
+    const { clients, world } = this.organisation
+    const { asked } = this.#traffic
+    asked.length = 0
+    const sightings = [...this.#open]
+    // Past the rules nothing waits for anything, so that these go first.
+    for (const probe of probes) if (probe.isMalicious) sightings.push(...this.#send(probe, sightings))
+    world.run(GRACE)
+    const heard = [...this.#openQueries]
+    for (const query of [...queries, ...probes.flatMap((probe) => this.#nameOf(probe))]) heard.push(...this.#ask(query))
+    // Names are at their gateways before packets for them come.
+    world.run(GRACE)
+    for (const probe of probes) if (!probe.isMalicious) sightings.push(...this.#send(probe, sightings))
+    const isConcluded = (): boolean =>
+      sightings.every((sighting) => this.#isConcluded(sighting)) && heard.every((each) => this.#isAnswered(each))
+    world.runUntil(isConcluded, CONCLUDED)
+    world.run(GRACE)
+    for (const sighting of sightings) {
+      this.#count(`${sighting.journey.packet.past === undefined ? "" : "past: "}${sighting.journey.fate._tag}`)
+      this.#judge(sighting)
+    }
+    const expected = heard.map((each) => this.#judgeQuery(each)).flat()
+    assert.strictEqual(asked.toSorted().join("\n"), expected.toSorted().join("\n"), "who was asked")
+    assert.strictEqual(this.#traffic.violations.join("\n"), "", "what nobody can explain")
+    for (const client of clients) this.#checkState(client)
+    this.#open = sightings.filter(({ journey }) => journey.fate._tag === "waiting")
+    this.#openQueries = heard.filter(({ answers, inquiry }) => answers.length === 0 && !inquiry.isGivenUp)
+  }
+
+  #isAwaited(client: number, sightings: ReadonlyArray<Sighting>): boolean {
+    const { id } = this.#clientAt(client)
+    return sightings.some(({ journey: { client, fate } }) =>
+      client === id && fate._tag === "waiting" && fate.for.includes(" ")
+    )
+  }
+
+  #clientAt(index: number): Client {
+    return this.organisation.clients[index] as Client
+  }
+
+  /** A name that a probe is for has to be asked for first, unless an application knows its addresses already. */
+  #nameOf({ client, isIpv6, nth, to }: Probe): ReadonlyArray<Query> {
+    const target = to === "resource" ? this.#resourceOf(client, nth) : undefined
+    if (target?.type !== "dns") return []
+    const { names } = this.#clientAt(client).model
+    const found = names.names.find((each) => names.resourcesOf(each).includes(target))
+    const name = NAMES.find((each) => matches(target.pattern, each))
+    if (found !== undefined || name === undefined) return []
+    return [{ client, sentinel: 0, name, type: isIpv6 ? "AAAA" : "A", transport: "udp" }]
+  }
+
+  #resourceOf(client: number, nth: number): Resource | undefined {
+    const resources = [...this.#clientAt(client).model.resources.values()]
+    return resources[nth % resources.length]
+  }
+
+  /** An address that leads to a resource, if nothing else is in its way. */
+  #addressIn(resource: Resource, { client, isIpv6, nth }: Probe): string | undefined {
+    const { model } = this.#clientAt(client)
+    switch (resource.type) {
+      case "cidr":
+        return ADDRESSES.find((address) => contains(resource.network, address))
+      case "dns": {
+        const named = model.names.names.find((each) => model.names.resourcesOf(each).includes(resource))
+        return named && proxiesOf(named.nth, isIpv6 ? 6 : 4)[nth % 4]
+      }
+      case "internet":
+        return isIpv6 ? "2606:4700::1" : "8.8.8.8"
+      default:
+        return this.#clientAt(1 - client)[isIpv6 ? "ipv6" : "ipv4"]
+    }
+  }
+
+  /** Where a probe is to go, in this client's eyes. */
+  #addressOf(probe: Probe): string {
+    const { client, isIpv6, nth, to } = probe
+    const resource = to === "resource" ? this.#resourceOf(client, nth) : undefined
+    const address = resource && this.#addressIn(resource, probe)
+    if (address !== undefined) return address
+    if (to === "resource") return isIpv6 ? "2606:4700::1" : "8.8.8.8"
+    const { clients, gateways } = this.organisation
+    const own = this.#clientAt(client)
+    const family = isIpv6 ? "ipv6" : "ipv4"
+    if (to === "own") return own[family]
+    if (to === "other client") return this.#clientAt(1 - client)[family]
+    if (to === "gateway") return (gateways[nth % gateways.length] as Gateway)[family]
+    if (to === "sentinel") return own.model.names.mapping[0]?.[0] ?? "100.100.111.1"
+    if (to === "spoofed") return "10.1.2.3"
+    if (!/[a-z]\.[a-z]/i.test(to)) return to
+    // Of a name that nobody has asked for: an address that stands for nothing as yet.
+    const number = own.model.names.named(to)?.nth ?? own.model.names.names.length + clients.length
+    return proxiesOf(number, isIpv6 ? 6 : 4)[nth % 4] as string
+  }
+
+  /** On ports that none of those `underWay` has. */
+  #send(probe: Probe, underWay: ReadonlyArray<Sighting>): ReadonlyArray<Sighting> {
+    const { now } = this.organisation.world
+    const client = this.#clientAt(probe.client)
+    const { model } = client
+    const to = this.#addressOf(probe)
+    const family = to.includes(":") ? "ipv6" : "ipv4"
+    const own = client[family]
+    const past = probe.isMalicious && probe.protocol !== "other" ? this.#connected(client)[probe.nth] : undefined
+    // An error has to be told from one of the tunnel's own; nobody answers to a packet that has lost its ports.
+    const isAnswered = probe.protocol !== "other" && past === undefined
+    const fresh: Packet = {
+      id: this.#nextId++,
+      from: probe.to === "spoofed" ? "10.9.8.7" : own,
+      to,
+      protocol: probe.protocol,
+      port: probe.protocol === "icmp" ? 0 : probe.port,
+      ending: isAnswered ? probe.ending : "silence",
+      past
+    }
+    const isFree = ({ id }: Packet): boolean => !underWay.some(({ journey }) => journey.packet.id === id)
+    const earlier = this.#past.filter((packet) => packet.from === own && isFree(packet))
+    const repeated = probe.isRepeated && past === undefined ? earlier[probe.nth % earlier.length] : undefined
+    const packet = repeated === undefined ? fresh : { ...repeated, ending: fresh.ending }
+    // Whose request for the other is answered first is for chance to say.
+    if (this.#clientAt(1 - probe.client)[family] === packet.to && this.#isAwaited(1 - probe.client, underWay)) return []
+    const journey = past === undefined ? model.send(packet, now) : model.sendPast(packet, past, now)
+    if (isAnswered && repeated === undefined && journey.fate._tag !== "dropped") this.#past.push(packet)
+    if (repeated !== undefined) this.#count(`again: ${journey.fate._tag}`)
+    const sighting = this.#traffic.send(client, journey)
+    if (past !== undefined) this.#forge(client, past)
+    return [sighting]
+  }
+
+  /** Peers that packets get to at once. */
+  #connected({ machine, model }: Client): ReadonlyArray<string> {
+    const { peers } = machine.core.status(this.organisation.world.now)
+    return [...model.gateways, ...model.peers.keys()].filter((id) =>
+      peers.some(({ peer, state }) => peer === id && state !== "connecting")
+    )
+  }
+
+  /** R12: an error about a packet that nobody has sent achieves nothing. */
+  #forge(client: Client, peer: string): void {
+    const other = this.organisation.clients.find(({ id }) => id === peer)
+    if (other === undefined) return
+    const invented: Packet = {
+      id: 999,
+      from: other.ipv4,
+      to: client.ipv4,
+      protocol: "udp",
+      port: 999,
+      ending: "silence"
+    }
+    this.#traffic.sendPast(client, peer, icmpError(bytesOf(invented)))
+    this.#count("forged error")
+  }
+
+  #ask({ client: index, name, sentinel, transport, type }: Query): ReadonlyArray<Heard> {
+    const client = this.#clientAt(index)
+    const { mapping, names } = client.model.names
+    const [address] = mapping[sentinel % mapping.length] ?? []
+    if (address === undefined) return []
+    // D4, now and then: of an address that stands for a name, whatever there is.
+    const owned = names[sentinel + name.length]
+    const asked = type === "PTR" && owned !== undefined && !name.includes("arpa")
+      ? reverseNameOf(proxiesOf(owned.nth, transport === "udp" ? 4 : 6)[sentinel] as string)
+      : name
+    const generation = client.model.names.generation
+    const inquiry = client.model.ask({ sentinel: address, name: asked, type, transport }, this.organisation.world.now)
+    return [{ ...this.#traffic.ask(client, inquiry), generation }]
+  }
+
+  // ---- what was seen, beside what had to be
+
+  #isConcluded({ arrived, journey, returned }: Sighting): boolean {
+    const { fate, packet } = journey
+    if (packet.past !== undefined) return fate._tag !== "delivered" || arrived.length > 0
+    if (fate._tag === "refused") return returned.length > 0
+    if (fate._tag === "delivered") return arrived.length > 0 && (packet.ending === "silence" || returned.length > 0)
+    return fate._tag !== "waiting" || !this.organisation.wouldGrant(this.#clientOf(journey), fate.for)
+  }
+
+  #isAnswered({ answers, inquiry }: Heard): boolean {
+    if (answers.length > 0 || inquiry.isGivenUp) return true
+    return inquiry.answer === undefined && inquiry.asked === undefined && !this.#mayBeAnswered(inquiry.client)
+  }
+
+  #mayBeAnswered(client: string): boolean {
+    const found = this.organisation.clients.find(({ id }) => id === client)
+    return found?.model.waiting.some((target) => this.organisation.wouldGrant(found, target)) ?? false
+  }
+
+  #clientOf({ client }: { readonly client: string }): Client {
+    return this.organisation.clients.find(({ id }) => id === client) as Client
+  }
+
+  #judge(sighting: Sighting): void {
+    const { arrived, journey, returned, sent } = sighting
+    const { fate, packet } = journey
+    const what = `${packet.protocol} ${packet.from} > ${packet.to} port ${packet.port} id ${packet.id}` +
+      `${packet.past === undefined ? "" : ` past the rules to ${packet.past}`}: ${JSON.stringify(fate)}`
+    const seen = { arrived: arrived.map(({ at, bytes }) => `${at} ${summary(bytes)}`), returned: returned.map(summary) }
+    if (packet.past !== undefined && returned.length === 0 && fate._tag !== "delivered") {
+      // What is said of a packet that it does not know of the client need not believe.
+      return assert.deepStrictEqual(seen.arrived, [], what)
+    }
+    const expectNothing = (): void => assert.deepStrictEqual(seen, { arrived: [], returned: [] }, what)
+    switch (fate._tag) {
+      case "dropped":
+        return expectNothing()
+      case "waiting":
+        // P3, and R11: whoever could have been let in has been.
+        assert.isFalse(this.organisation.wouldGrant(this.#clientOf(journey), fate.for), `nobody let it in: ${what}`)
+        return expectNothing()
+      case "refused or dropped":
+      case "refused":
+        assert.deepStrictEqual(seen.arrived, [], what)
+        assert.strictEqual(returned.length, 1, `${what} ${JSON.stringify(seen)}`)
+        return this.#judgeError(
+          returned[0] as Uint8Array,
+          packet,
+          fate._tag === "refused" ? fate.kind : "prohibited",
+          what
+        )
+      case "delivered": {
+        assert.deepStrictEqual(arrived.map(({ at }) => at), [fate.at], `${what} ${JSON.stringify(seen)}`)
+        const [{ bytes }] = arrived as [Sighting["arrived"][number]]
+        const candidates = fate.to.map((to) => hex(to === packet.to ? sent : redirected(sent, to)))
+        assert.include(candidates, hex(bytes), `${what} ${JSON.stringify(seen)}`)
+        assert.isTrue(isIntact(bytes), what)
+        assert.strictEqual(returned.length, packet.ending === "silence" ? 0 : 1, `${what} ${JSON.stringify(seen)}`)
+        const [back] = returned
+        if (back === undefined) return
+        if (packet.ending === "error") return this.#judgeError(back, packet, "unreachable-net", what)
+        assert.strictEqual(hex(back), hex(replyTo(packet, packet.to)), what)
+      }
+    }
+  }
+
+  /** P11, P12: of this kind, from where the packet was for, and about nothing else than the packet. */
+  #judgeError(bytes: Uint8Array, packet: Packet, kind: keyof typeof KIND, what: string): void {
+    const view = parsed(bytes)
+    const error = new IcmpError()
+    assert.isTrue(isIntact(bytes) && parseIcmpError(view, error), what)
+    const { failed } = error
+    const { protocol } = packet
+    const ends = (of: typeof view) => [
+      ipFromBytes(of.buffer, sourceOffset(of), of.version),
+      ipFromBytes(of.buffer, destinationOffset(of), of.version)
+    ]
+    assert.deepStrictEqual(
+      { ends: ends(view), failed: ends(failed), code: error.code, port: failed.sourcePort, to: failed.destinationPort },
+      {
+        ends: [ip(packet.to), ip(packet.from)],
+        failed: [ip(packet.from), ip(packet.to)],
+        code: KIND[kind][view.version],
+        port: packet.id,
+        to: protocol === "icmp" ? packet.id : packet.port
+      },
+      what
+    )
+  }
+
+  /** Returns what has to have been asked for it. */
+  #judgeQuery(heard: Heard): ReadonlyArray<string> {
+    const { answers, inquiry } = heard
+    const { answer, asked, client: id, isGivenUp, question } = inquiry
+    const { name, type } = question
+    const client = this.#clientOf(inquiry)
+    const what = `${question.transport} ${type} ${name} at ${question.sentinel}, asked ${asked ?? "nobody"}`
+    const expected = answer ?? (asked === undefined ? undefined : this.#answerOf(client, asked, name, type))
+    this.#count(
+      `${question.transport}: ${expected?.code ?? "no answer"} of ${asked?.split(" ")[0]?.slice(0, 8) ?? "us"}`
+    )
+    if (expected === undefined && !isGivenUp) {
+      // It waits for a grant that does not come, or the client gives up by itself after a while.
+      assert.deepStrictEqual(answers.filter(({ code }) => code !== "SERVFAIL"), [], what)
+    } else if (expected === undefined) {
+      assert.isTrue(answers.every(({ code }) => code === "SERVFAIL"), what)
+    } else {
+      assert.deepStrictEqual(answers, [expected], what)
+    }
+    if (asked === undefined || asked.startsWith("portal")) return []
+    const address = asked.startsWith("outside")
+      ? id
+      : asked.includes(":")
+      ? client.ipv6
+      : client.ipv4
+    return [`${address} ${asked} ${name} ${type}`]
+  }
+
+  #answerOf(client: Client, asked: string, name: string, type: string): Answer {
+    if (!asked.startsWith("portal")) return answerOf(asked, name, type)
+    if (!client.isOnline) return { code: "SERVFAIL", data: [] }
+    const device = this.organisation.deviceNamed(name)
+    if (device === undefined) return { code: "NXDOMAIN", data: [] }
+    return { code: "NOERROR", data: [type === "A" ? device.ipv4 : device.ipv6] }
+  }
+
+  // ---- what the client shows
+
+  #checkState({ configs, list, machine, model }: Client): void {
+    const { now } = this.organisation.world
+    if (!model.hasInterface) return
+    const config = configs.at(-1)
+    assert.deepStrictEqual(
+      config && [...config.routes.map(({ address, bits }) => `${address}/${bits}`)].toSorted(),
+      model.routes,
+      "C1: routes"
+    )
+    const shown = [...config?.dnsBySentinel ?? []].map(([sentinel, upstream]) => [
+      String(sentinel),
+      upstream._tag === "Do53" ? String(upstream.address) : upstream.url
+    ])
+    assert.deepStrictEqual(shown, model.names.mapping as never, "D6: upstreams")
+    assert.strictEqual(config?.searchDomain, model.names.settings.searchDomain, "D7: search domain")
+    const texts = configs.map((each) =>
+      JSON.stringify([
+        each.routes.map(({ address, bits }) => `${address}/${bits}`).toSorted(),
+        [...each.dnsBySentinel],
+        each.searchDomain
+      ])
+    )
+    assert.isTrue(texts.every((text, i) => i === 0 || text !== texts[i - 1]), "C2: told of a change that is none")
+    const places = [...model.resources.values()].filter(({ type }) => !type.endsWith("pool")).toSorted((a, b) =>
+      Number(b.type === "internet") - Number(a.type === "internet") ||
+      (a.name < b.name ? -1 : a.name > b.name ? 1 : 0) ||
+      (a.id < b.id ? -1 : 1)
+    )
+    assert.deepStrictEqual(
+      list.map(({ address, id, name, sites, type }) => ({ address, id, name, type, sites: sites.map(({ id }) => id) })),
+      places.map((each) => ({
+        address: each.type === "cidr" ? each.network : each.type === "dns" ? each.pattern : "",
+        id: each.id,
+        name: each.name,
+        type: each.type as "cidr",
+        sites: "site" in each ? [each.site] : []
+      })),
+      "L1: the list"
+    )
+    for (const view of list) {
+      const [site] = view.sites
+      assert.include(model.statesOf(site?.id ?? "", now), view.status, `L2: ${view.id}`)
+    }
+    const status = machine.core.status(now)
+    const through = status.resources.flatMap(({ gateway, id }) => gateway === undefined ? [] : [`${id} ${gateway}`])
+    const authorised = [...model.authorised].map(([id, gateway]) => `${id} ${gateway}`)
+    assert.deepStrictEqual(through.toSorted(), authorised.toSorted(), "what is reached through which gateway")
+    assert.strictEqual(status.internetResourceActive, model.hasInternet, "L5: the Internet")
+    for (const { model: gateway, machine } of this.organisation.gateways) {
+      const granted = machine.core.status(now).clients.find(({ id }) => id === model.id)?.resources ?? []
+      assert.deepStrictEqual(granted.toSorted(), gateway.grants(model.id), `what ${gateway.id} has granted`)
+    }
+    assert.isTrue(places.every((each) => each.type !== "cidr" || !isTunnel(each.network.split("/")[0] ?? "")))
+  }
+}
+
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex")

@@ -1,0 +1,3 @@
+import { describePart } from "./schedules.ts"
+
+describePart(1)

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import { DoctorReport, type Verdict } from "../../model/doctor.ts"
+import { SOCKET_MARK, TABLES } from "../../model/policyRouting.ts"
 import * as dnsmasq from "../dnsmasq.ts"
 import { eventually, type Recorder, type Scenario } from "../scenario.ts"
 import { type Lab, tokens } from "../services.ts"
@@ -76,6 +77,18 @@ const factOf = ({ report }: Examination, id: string, fact: string) =>
 /** As `judge`, behind routers of this kind; their old mappings are forgotten. */
 const behind = (lab: Lab, type: NatType) => Effect.zipRight(nats(lab.topology, clientRouters, type), examine(lab))
 
+/** It takes all traffic but that of the lab, and a range that is the client's. */
+const IN_THE_WAY = `ip tuntap add dev vpn0 mode tun
+ip link set vpn0 up
+ip route add 0.0.0.0/1 dev vpn0 table 52
+ip route add 100.64.0.0/10 dev vpn0 table 52
+ip rule add to 10.99.0.0/16 lookup 52 priority 50`
+const OUT_OF_THE_WAY = `ip rule delete priority 50
+ip link delete vpn0`
+const [mark, linkScope] = [SOCKET_MARK, TABLES.linkScope]
+const RULE_BACK =
+  `ip rule add not fwmark ${mark} table ${linkScope.table} priority ${linkScope.priority} protocol kernel`
+
 const judgeWithClient = (lab: Lab, recorder: Recorder) =>
   Effect.gen(function*() {
     const healthy = yield* examine(lab)
@@ -109,6 +122,29 @@ const judgeWithClient = (lab: Lab, recorder: Recorder) =>
     yield* recorder.check("asks without a token", status === 401, `the portal answered ${status}`)
     yield* noViolations(lab, recorder)
 
+    const client = (command: string) => lab.topology.must("client", ["sh", "-ec", command])
+    yield* client("ip link set lan0 mtu 1300")
+    yield* judge(recorder, "narrow uplink", yield* examine(lab), {
+      "relays": "ok",
+      "portal-tcp": "ok",
+      "mtu": "failed"
+    })
+    yield* client("ip link set lan0 mtu 1500")
+
+    yield* client(IN_THE_WAY)
+    yield* judge(recorder, "another VPN", yield* examine(lab), {
+      "vpns": "warning",
+      "reserved-ranges": "warning",
+      "rules": "warning",
+      "policy-routing": "ok",
+      "relays": "ok"
+    })
+    yield* client(OUT_OF_THE_WAY)
+
+    yield* client("ip rule delete priority 200")
+    yield* judge(recorder, "a rule is gone", yield* examine(lab), { "policy-routing": "failed", "rules": "ok" })
+    yield* client(RULE_BACK)
+
     const symmetric = yield* behind(lab, "symmetric")
     yield* judge(recorder, "symmetric NAT", symmetric, { relays: "ok", nat: "warning", mtu: "ok" })
     const other = factOf(symmetric, "nat", "mapping")
@@ -126,10 +162,11 @@ const judgeWithClient = (lab: Lab, recorder: Recorder) =>
 
     yield* lab.portal.end("SIGTERM")
     const down = yield* eventually(
-      Effect.map(examine(lab), (found) =>
-        found.report?.checks.some(({ id, verdict }) =>
-            id === "client" && verdict === "failed"
-          ) === true && found),
+      Effect.map(
+        examine(lab),
+        (found) =>
+          found.report?.checks.some(({ id, verdict }) => id === "client" && verdict === "failed") === true && found
+      ),
       20_000
     )
     if (down === undefined) return yield* recorder.check("portal down", false, "it takes the client for signed in")

@@ -178,7 +178,7 @@ const gateways = (session: Session): Effect.Effect<Finding> =>
     const direct = count(({ path }) => path?.kind === "direct")
     const relayed = count(({ path }) => path !== undefined && path.kind !== "direct")
     const pending = peers.length - direct - relayed
-    const words = `${plural(peers.length, "gateway")}: ${direct} direct, ${relayed} through a relay`
+    const words = `${plural(peers.length, "peer")}: ${direct} direct, ${relayed} through a relay`
     return ok(pending === 0 ? words : `${words}, ${pending} not connected yet`, { direct, relayed, pending })
   })
 

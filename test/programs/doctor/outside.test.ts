@@ -376,7 +376,7 @@ describe("doctor: paths", () => {
 
   it.effect("counts the paths in use", () =>
     Effect.gen(function*() {
-      assert.match(yield* pathCheck("gateways", { session: running() }), /^ok: 1 gateway: 0 direct, 1 through a relay$/)
+      assert.match(yield* pathCheck("gateways", { session: running() }), /^ok: 1 peer: 0 direct, 1 through a relay$/)
       assert.match(yield* pathCheck("gateways"), /^skipped/)
     }))
 })

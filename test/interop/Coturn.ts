@@ -13,6 +13,8 @@ export interface CoturnOptions {
   readonly users: ReadonlyArray<{ readonly username: string; readonly password: string }>
   /** Seconds after which it wants another nonce. */
   readonly staleNonce?: number
+  /** Whether it tells of its second address (RFC 5780), and answers from there too. */
+  readonly isBehaviourDiscovery?: boolean
 }
 
 /** Listens on port 3478 of its addresses when it returns. */
@@ -31,7 +33,8 @@ export const start = (options: CoturnOptions): Effect.Effect<void, never, Scope.
       "turnserver",
       "-n",
       ...options.addresses.flatMap((address) => ["-L", address, "-E", address]),
-      ..."--lt-cred-mech -r firezone --no-cli --no-tls --no-dtls --no-rfc5780 --log-file stdout -v".split(" "),
+      ..."--lt-cred-mech -r firezone --no-cli --no-tls --no-dtls --log-file stdout -v".split(" "),
+      ...(options.isBehaviourDiscovery === true ? [] : ["--no-rfc5780"]),
       "--pidfile",
       path.join(directory, "pid"),
       "-b",

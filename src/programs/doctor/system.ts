@@ -10,7 +10,9 @@ import { NetworkInventory } from "../../services/NetworkInventory.ts"
 import { Processes } from "../../services/Processes.ts"
 import { AS_ROOT, type Check, reportOf, type Session } from "./check.ts"
 
-const CAP_NET_ADMIN = 1n << 12n // linux/capability.h
+// linux/capability.h
+const CAP_NET_ADMIN = 1n << 12n
+const CAP_MKNOD = 1n << 27n
 
 export interface SystemFacts {
   readonly platform: string
@@ -80,6 +82,7 @@ const marks = (session: Session, { uid }: SystemFacts) =>
   })
 
 const TUN = "/dev/net/tun"
+const NO_NODE = "a container: --device /dev/net/tun; else load the driver with modprobe tun"
 
 const tunHint = (errno: string): string =>
   errno === "EPERM" || errno === "EACCES"
@@ -101,9 +104,11 @@ const tun = (session: Session, { uid }: SystemFacts) =>
     }
     const node = yield* Effect.either((yield* HostFiles).look(TUN))
     if (Either.isRight(node) && node.right === undefined) {
-      return uid === 0
-        ? failed(`there is no ${TUN}`, "a container: --device /dev/net/tun; else load the driver with modprobe tun")
-        : skipped(`there is no ${TUN}; a client that runs as root makes it where it may`, AS_ROOT)
+      if (uid !== 0) return skipped(`there is no ${TUN}; a client that runs as root makes it where it may`, AS_ROOT)
+      const held = (yield* (yield* Processes).capabilities("self")) ?? 0n
+      return (held & CAP_MKNOD) === 0n
+        ? failed(`there is no ${TUN}, and it may not be made here`, NO_NODE)
+        : warning(`there is no ${TUN}; the client will try to make it`, NO_NODE)
     }
     if (uid !== 0) return skipped(`${TUN} is there; to try it needs root`, AS_ROOT)
     const probed = yield* (yield* KernelProbe).tun

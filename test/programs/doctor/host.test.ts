@@ -194,7 +194,12 @@ describe("doctor: the system", () => {
         /^skipped: .*waits for the portal/
       )
       const missing = (host: HostDoubles) => void host.files.delete("/dev/net/tun")
-      assert.match(yield* check("tun", { host: missing }), /^failed: there is no \/dev\/net\/tun -> .*--device/)
+      assert.match(yield* check("tun", { host: missing }), /^warning: there is no .*will try to make it -> .*--device/)
+      const forbidden = (host: HostDoubles) => {
+        missing(host)
+        host.capabilities = 1n << 12n
+      }
+      assert.match(yield* check("tun", { host: forbidden }), /^failed: there is no .*may not be made here/)
       assert.match(yield* check("tun", { uid: 1000 }), /^skipped/)
       const refused = (host: HostDoubles) =>
         void (host.tun = Either.left({ step: "make a TUN interface", cause: syscallError("EPERM") }))

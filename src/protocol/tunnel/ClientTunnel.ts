@@ -372,6 +372,10 @@ export class ClientTunnel {
   /** The way in (9). Returns whether the packet is for the TUN device. */
   #admit(from: PeerId, packet: IpPacket, now: number): boolean {
     const peer = this.#access.peer(from)
+    if (peer !== undefined && packet.kind === PacketKind.OtherIcmp && this.#isAllowedSource(peer, packet)) {
+      // Also what is about our own queries: a resolver in the tunnel may be all that a resource is used for.
+      this.#heed(peer, packet, now)
+    }
     if (peer !== undefined && this.#dns.networkInput(packet, now)) return false
     if (isControlPacket(packet)) return this.#handleControl(from, packet, now)
     if (peer === undefined) {
@@ -379,7 +383,6 @@ export class ClientTunnel {
       return device === undefined ? this.#drop("no-peer-state") : this.#devices.admit(device, packet, now)
     }
     if (!this.#isAllowedSource(peer, packet)) return this.#drop("not-allowed")
-    if (packet.kind === PacketKind.OtherIcmp) this.#heed(peer, packet, now)
     return true
   }
 

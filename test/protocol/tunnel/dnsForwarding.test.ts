@@ -401,6 +401,15 @@ describe("through the tunnel, a query", () => {
     expect(c.fromPeer(g1.id, icmpError(query, "unreachable-net"))).toBeUndefined()
     expect(codes(c)).toEqual(["SERVFAIL"])
   })
+  it("that the gateway prohibits fails, and has the portal asked for access again", () => {
+    const c = custom(["10.0.0.53"], lan)
+    c.connect(lan.id, "10.1.1.1", g1)
+    ask(c, "a.test")
+    const [query] = sent(c)
+    if (query === undefined) throw new Error("not sent")
+    expect(c.fromPeer(g1.id, icmpError(query))).toBeUndefined()
+    expect([codes(c), c.intents()]).toEqual([["SERVFAIL"], [lan.id]])
+  })
   it("fails after 10 s, and a late answer reaches nobody", () => {
     const c = custom(["10.0.0.53"], lan)
     c.connect(lan.id, "10.1.1.1", g1)

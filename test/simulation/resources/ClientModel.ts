@@ -83,6 +83,8 @@ export class ClientModel implements Device {
   readonly authorised = new Map<string, string>()
   readonly gateways = new Set<string>()
   readonly peers = new Map<string, Peer>()
+  /** Resources that the portal has to be asked for again, because a gateway has refused a packet for them. */
+  readonly owed = new Set<string>()
   /** `POOL CLIENT` for what the portal lets us reach. */
   readonly #reachable = new Set<string>()
   /** What waits for the grant of a resource, or `POOL ADDRESS`. */
@@ -173,6 +175,7 @@ export class ClientModel implements Device {
 
   /** It was seen to ask the portal. */
   asked(target: string): void {
+    this.owed.delete(target)
     this.#waitFor(target)
   }
 
@@ -280,7 +283,11 @@ export class ClientModel implements Device {
   /** 15.2 */
   lost(peer: string): void {
     if (this.gateways.delete(peer)) this.#offlineUntil.delete(this.#around.gateway(peer).site)
-    for (const [id, gateway] of [...this.authorised]) if (gateway === peer) this.authorised.delete(id)
+    for (const [id, gateway] of [...this.authorised]) {
+      if (gateway !== peer) continue
+      this.authorised.delete(id)
+      this.owed.delete(id)
+    }
     for (const key of [...this.#setUps.keys()]) if (key.startsWith(`${peer} `)) this.#setUps.delete(key)
     for (const journey of this.peers.get(peer)?.waiting ?? []) journey.fate = dropped
     this.peers.delete(peer)
@@ -351,7 +358,10 @@ export class ClientModel implements Device {
     if (through === undefined) return this.#await(resource.id, journey)
     const next = this.#around.gateway(through)
     if (named !== undefined && !this.#isSetUp(next, resource as DnsResource, named)) return dropped
-    return next.receive(this.id, packet, now)
+    const fate = next.receive(this.id, packet, now)
+    // 8.3, 22.2: what the gateway does not honour any more is to be asked for again.
+    if (fate._tag === "refused" && fate.kind === "prohibited") this.owed.add(resource.id)
+    return fate
   }
 
   /** Straight into the tunnel to a peer, past all rules of our own (R3, R8). */
@@ -546,6 +556,7 @@ export class ClientModel implements Device {
     const gateway = this.authorised.get(id)
     if (gateway === undefined) return
     this.authorised.delete(id)
+    this.owed.delete(id)
     for (const key of [...this.#setUps.keys()]) if (key.startsWith(`${gateway} ${id} `)) this.#setUps.delete(key)
     if (![...this.authorised.values()].includes(gateway)) this.#close(gateway)
   }

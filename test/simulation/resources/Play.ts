@@ -484,7 +484,7 @@ export class Play {
 
   // ---- what the client shows
 
-  #checkState({ configs, list, machine, model }: Client): void {
+  #checkState({ configs, isOnline, list, machine, model }: Client): void {
     const { now } = this.organisation.world
     if (!model.hasInterface) return
     const config = configs.at(-1)
@@ -527,6 +527,7 @@ export class Play {
       const [site] = view.sites
       assert.include(model.statesOf(site?.id ?? "", now), view.status, `L2: ${view.id}`)
     }
+    if (isOnline) assert.deepStrictEqual([...model.owed], [], "refused by a gateway, and not asked for again")
     const status = machine.core.status(now)
     const through = status.resources.flatMap(({ gateway, id }) => gateway === undefined ? [] : [`${id} ${gateway}`])
     const authorised = [...model.authorised].map(([id, gateway]) => `${id} ${gateway}`)

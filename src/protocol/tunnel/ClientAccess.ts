@@ -1,5 +1,5 @@
 import type { NodeApi, PeerId } from "../node/types.ts"
-import type { AuthorizationCreated, ClientRequest, GatewayId, Resource, ResourceId } from "../portal/types.ts"
+import type { AuthorizationCreated, ClientRequest, GatewayId, Resource, ResourceId, SiteId } from "../portal/types.ts"
 import type { Family } from "../wire/address.ts"
 import type { IpPacket } from "../wire/ip.ts"
 import type { IpWords } from "../wire/ipWords.ts"
@@ -12,6 +12,7 @@ import { GatewayPreferences } from "./GatewayPreferences.ts"
 import { INTENT_COOL_DOWN, PendingAuthorizations } from "./PendingAuthorizations.ts"
 import { SiteStates } from "./SiteStates.ts"
 import { TunAddresses } from "./TunAddresses.ts"
+import type { SiteState } from "./types.ts"
 import type { BufferedPacket } from "./UniquePacketBuffer.ts"
 
 /** As a connection that is not idle (connectivity spec 12.4), milliseconds. */
@@ -163,6 +164,8 @@ export class ClientAccess {
     resource.preferred = peer.id
     peer.allow(resource.id, networksOf(resource.resource))
     this.#preferences.learn(peer.id)
+    // A connection that is there already says nothing of itself, whatever was said of its site meanwhile.
+    if (this.#node.isEstablished(peer.id)) this.#setSite(peer.site, "Online", now)
     this.#hooks.granted(resource, this.#pending.remove(resource.id) ?? [], now)
   }
 
@@ -183,8 +186,7 @@ export class ClientAccess {
   established(id: PeerId, now: number): GatewayPeer | undefined {
     const peer = this.#peers.get(id)
     if (peer === undefined) return undefined
-    this.sites.set(peer.site, "Online", now)
-    this.#events.resources.invalidate()
+    this.#setSite(peer.site, "Online", now)
     this.#events.push({ _tag: "PeerConnected", peer: id })
     return peer
   }
@@ -207,8 +209,7 @@ export class ClientAccess {
       if (!keepsPreference) resource.preferred = undefined
       else if (now - resource.usedAt <= IN_USE) this.request(resource, undefined, now)
     }
-    this.sites.set(peer.site, "Unknown", now)
-    this.#events.resources.invalidate()
+    this.#setSite(peer.site, "Unknown", now)
     this.#events.push({ _tag: "PeerLost", peer: id, reason })
   }
 
@@ -224,6 +225,11 @@ export class ClientAccess {
     this.#node.closeConnection(peer.id, now)
     // A connection that was still coming up goes without an event.
     this.lose(peer.id, reason, now)
+  }
+
+  #setSite(site: SiteId, state: SiteState, now: number): void {
+    this.sites.set(site, state, now)
+    this.#events.resources.invalidate()
   }
 
   #upsert(resource: Resource, now: number): void {

@@ -178,6 +178,16 @@ describe("a denial", () => {
     client.push(denied("offline"))
     expect(client.events()).toEqual([])
   })
+  it("of another resource is forgotten when the site's gateway, still connected, is granted", () => {
+    const other = cidr(2, "192.0.2.0/24")
+    const client = clientWith(lan, other)
+    client.connect(other.id, "192.0.2.1", g1)
+    client.fromTun(udp(via("10.0.0.1")))
+    client.push(denied("offline"))
+    expect(client.status(other.id)).toBe("Offline")
+    client.authorize(lan.id, "10.0.0.1", g1)
+    expect(client.status(other.id)).toBe("Online")
+  })
   it("is forgotten after 5 minutes, with exactly one update", () => {
     const client = clientWith(lan)
     client.push(denied("offline"))

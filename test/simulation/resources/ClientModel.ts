@@ -118,19 +118,32 @@ export class ClientModel implements Device {
 
   /** 5.2 */
   list(resources: ReadonlyArray<Resource>): void {
-    for (const id of [...this.resources.keys()]) if (!resources.some((each) => each.id === id)) this.remove(id)
-    for (const resource of resources) this.upsert(resource)
+    for (const id of [...this.resources.keys()]) if (!resources.some((each) => each.id === id)) this.#remove(id)
+    for (const resource of resources) this.#upsert(resource)
+    this.#forgetSites()
+  }
+
+  upsert(resource: Resource): void {
+    this.#upsert(resource)
+    this.#forgetSites()
+  }
+
+  /** 20.3, L3. */
+  #forgetSites(): void {
+    const isUsed = (site: string): boolean =>
+      [...this.resources.values()].some((each) => "site" in each && each.site === site)
+    for (const site of [...this.#offlineUntil.keys()]) if (!isUsed(site)) this.#offlineUntil.delete(site)
   }
 
   /** 5.2 */
-  upsert(resource: Resource): void {
+  #upsert(resource: Resource): void {
     const known = this.resources.get(resource.id)
     if (known?.type === "static_device_pool" && resource.type === "static_device_pool") {
       this.#upsertPool(known, resource)
     } else if (
       known !== undefined && JSON.stringify({ ...known, name: "" }) !== JSON.stringify({ ...resource, name: "" })
     ) {
-      this.remove(resource.id)
+      this.#remove(resource.id)
     }
     this.resources.set(resource.id, resource)
     this.names.resourceAdded(resource)
@@ -150,8 +163,13 @@ export class ClientModel implements Device {
     if (!isSame) this.inboundFilters(after.id, after.filters)
   }
 
-  /** 5.3 */
   remove(id: string): void {
+    this.#remove(id)
+    this.#forgetSites()
+  }
+
+  /** 5.3 */
+  #remove(id: string): void {
     const resource = this.resources.get(id)
     if (resource === undefined) return
     if (resource.type === "internet") this.isInternetOn = false

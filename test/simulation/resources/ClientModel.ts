@@ -33,6 +33,7 @@ import {
 
 /** Milliseconds. */
 const OFFLINE = 300_000
+const COOL_DOWN = 2000
 const FLOW = { tcp: 7_440_000, udp: 120_000, icmp: 120_000 } as const
 const GATEWAY_DNS = 53_535
 
@@ -85,6 +86,7 @@ export class ClientModel implements Device {
   readonly peers = new Map<string, Peer>()
   /** Resources that the portal has to be asked for again, because a gateway has refused a packet for them. */
   readonly owed = new Set<string>()
+  readonly #askedAt = new Map<string, number>()
   /** `POOL CLIENT` for what the portal lets us reach. */
   readonly #reachable = new Set<string>()
   /** What waits for the grant of a resource, or `POOL ADDRESS`. */
@@ -192,7 +194,8 @@ export class ClientModel implements Device {
   }
 
   /** It was seen to ask the portal. */
-  asked(target: string): void {
+  asked(target: string, now: number): void {
+    this.#askedAt.set(target, now)
     this.owed.delete(target)
     this.#waitFor(target)
   }
@@ -230,17 +233,17 @@ export class ClientModel implements Device {
     this.#offlineUntil.set(resource.site, now + OFFLINE)
   }
 
-  /** 13.2 */
+  /** 13.2. Returns what can go now: `release` it when whatever the portal says at the same moment has been said. */
   deviceGranted(
     peer: Device,
     inbound: { readonly id: string; readonly filters: Filters } | undefined,
-    isNew: boolean,
-    now: number
-  ): void {
+    isNew: boolean
+  ): ReadonlyArray<Journey> {
     const known = this.peers.get(peer.id) ?? { inbound: new Map(), flows: new Map(), isUp: false, waiting: [] }
     if (isNew) known.isUp = false
     this.peers.set(peer.id, known)
     if (inbound !== undefined) known.inbound.set(inbound.id, inbound.filters)
+    const released: Array<Journey> = []
     for (const [target, { journeys }] of [...this.#pending]) {
       const [pool = "", address] = target.split(" ")
       if (address !== peer.ipv4 && address !== peer.ipv6) continue
@@ -249,8 +252,13 @@ export class ClientModel implements Device {
       if (resource?.type === "static_device_pool" && resource.members.includes(peer.id)) {
         this.#reachable.add(`${pool} ${peer.id}`)
       }
-      for (const journey of journeys) this.#forward(journey, now)
+      released.push(...journeys)
     }
+    return released
+  }
+
+  release(journeys: ReadonlyArray<Journey>, now: number): void {
+    for (const journey of journeys) this.#forward(journey, now)
   }
 
   /** 8.4 */
@@ -378,7 +386,8 @@ export class ClientModel implements Device {
     if (named !== undefined && !this.#isSetUp(next, resource as DnsResource, named)) return dropped
     const fate = next.receive(this.id, packet, now)
     // 8.3, 22.2: what the gateway does not honour any more is to be asked for again.
-    if (fate._tag === "refused" && fate.kind === "prohibited") this.owed.add(resource.id)
+    const isOver = now - (this.#askedAt.get(resource.id) ?? Number.NEGATIVE_INFINITY) >= COOL_DOWN
+    if (fate._tag === "refused" && fate.kind === "prohibited" && isOver) this.owed.add(resource.id)
     return fate
   }
 

@@ -569,7 +569,7 @@ export class Organisation {
     if (!client.model.resources.has(resourceId)) this.#hooks.onViolation(`asked for ${target}, which is not there`)
     if (at !== undefined && now - at < COOL_DOWN) this.#hooks.onViolation(`asked for ${target} twice in ${now - at} ms`)
     client.askedAt.set(target, now)
-    client.model.asked(target)
+    client.model.asked(target, now)
   }
 
   #fromGateway(gateway: Gateway, request: GatewayRequest): void {
@@ -730,7 +730,8 @@ export class Organisation {
         },
         (model) => {
           const isNew = this.stale.delete(`${client.id} ${peer.id}`)
-          model.deviceGranted(peer, inbound, isNew, this.world.now)
+          const released = model.deviceGranted(peer, inbound, isNew)
+          this.world.later(0, () => model.release(released, this.world.now))
           for (const target of [...client.askedAt.keys()]) {
             if (!model.isWaitingFor(target) && target.includes(" ")) client.askedAt.delete(target)
           }

@@ -128,7 +128,9 @@ export class Play {
       case "internet":
         return organisation.setInternet(clients[change.client] as Client, change.isOn)
       case "records":
-        organisation.records.set(change.name.toLowerCase(), change.hosts)
+        NAMES.forEach((name, index) => {
+          organisation.records.set(name.toLowerCase(), change.hosts.filter((_, i) => (i + index) % 3 > 0))
+        })
         return
       case "dns": {
         const { do53, doh, search } = change
@@ -235,8 +237,9 @@ export class Play {
     const { names } = this.#clientAt(client).model
     const found = names.names.find((each) => names.resourcesOf(each).includes(target))
     const name = NAMES.find((each) => matches(target.pattern, each))
-    if (found !== undefined || name === undefined) return []
-    return [{ client, sentinel: 0, name, type: isIpv6 ? "AAAA" : "A", transport: "udp" }]
+    // Applications ask again, as often as not.
+    if (name === undefined || (found !== undefined && nth % 2 === 0)) return []
+    return [{ client, sentinel: 0, name: found?.name ?? name, type: isIpv6 ? "AAAA" : "A", transport: "udp" }]
   }
 
   #resourceOf(client: number, nth: number): Resource | undefined {
@@ -290,12 +293,14 @@ export class Play {
     const to = this.#addressOf(probe)
     const family = to.includes(":") ? "ipv6" : "ipv4"
     const own = client[family]
-    const past = probe.isMalicious && probe.protocol !== "other" ? this.#connected(client)[probe.nth] : undefined
+    const connected = this.#connected(client)
+    const past = probe.isMalicious && probe.protocol !== "other" ? connected[probe.nth % connected.length] : undefined
+    const isSpoofed = past !== undefined && probe.nth % 2 === 1
     // An error has to be told from one of the tunnel's own; nobody answers to a packet that has lost its ports.
     const isAnswered = probe.protocol !== "other" && past === undefined
     const fresh: Packet = {
       id: this.#nextId++,
-      from: probe.to === "spoofed" ? "10.9.8.7" : own,
+      from: probe.to === "spoofed" ? "10.9.8.7" : isSpoofed ? this.#clientAt(1 - probe.client)[family] : own,
       to,
       protocol: probe.protocol,
       port: probe.protocol === "icmp" ? 0 : probe.port,

@@ -257,8 +257,12 @@ export class ClientModel implements Device {
     return released
   }
 
-  release(journeys: ReadonlyArray<Journey>, now: number): void {
-    for (const journey of journeys) this.#forward(journey, now)
+  release(journeys: ReadonlyArray<Journey>, peer: string, now: number): void {
+    for (const journey of journeys) {
+      // The portal may have taken back what it had just said.
+      if (this.peers.has(peer)) this.#forward(journey, now)
+      else journey.fate = dropped
+    }
   }
 
   /** 8.4 */

@@ -731,7 +731,7 @@ export class Organisation {
         (model) => {
           const isNew = this.stale.delete(`${client.id} ${peer.id}`)
           const released = model.deviceGranted(peer, inbound, isNew)
-          this.world.later(0, () => model.release(released, this.world.now))
+          this.world.later(0, () => model.release(released, peer.id, this.world.now))
           for (const target of [...client.askedAt.keys()]) {
             if (!model.isWaitingFor(target) && target.includes(" ")) client.askedAt.delete(target)
           }

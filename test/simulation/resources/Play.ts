@@ -64,6 +64,8 @@ export class Play {
   #openQueries: Array<Heard> = []
   /** To be taken up again. */
   readonly #past: Array<Packet> = []
+  /** What packets of this step wait for. */
+  readonly #wanted = new Set<string>()
   #nextId = FIRST_ID
 
   constructor(schedule: Schedule) {
@@ -195,6 +197,7 @@ export class Play {
     const { asked } = this.#traffic
     asked.length = 0
     const sightings = [...this.#open]
+    this.#wanted.clear()
     // Past the rules nothing waits for anything, so that these go first.
     for (const probe of probes) if (probe.isMalicious) sightings.push(...this.#send(probe, sightings))
     world.run(GRACE)
@@ -219,11 +222,8 @@ export class Play {
     this.#openQueries = heard.filter(({ answers, inquiry }) => answers.length === 0 && !inquiry.isGivenUp)
   }
 
-  #isAwaited(client: number, sightings: ReadonlyArray<Sighting>): boolean {
-    const { id } = this.#clientAt(client)
-    return sightings.some(({ journey: { client, fate } }) =>
-      client === id && fate._tag === "waiting" && fate.for.includes(" ")
-    )
+  #isDeviceAwaited(sightings: ReadonlyArray<Sighting>): boolean {
+    return sightings.some(({ journey: { fate } }) => fate._tag === "waiting" && fate.for.includes(" "))
   }
 
   #clientAt(index: number): Client {
@@ -311,11 +311,12 @@ export class Play {
     const earlier = this.#past.filter((packet) => packet.from === own && isFree(packet))
     const repeated = probe.isRepeated && past === undefined ? earlier[probe.nth % earlier.length] : undefined
     const packet = repeated === undefined ? fresh : { ...repeated, ending: fresh.ending }
-    // Whose request for the other is answered first is for chance to say.
-    if (this.#clientAt(1 - probe.client)[family] === packet.to && this.#isAwaited(1 - probe.client, underWay)) return []
+    // Of two requests for devices chance says which is answered first, and the denial of one takes the other along.
+    if (this.#clientAt(1 - probe.client)[family] === packet.to && this.#isDeviceAwaited(underWay)) return []
     const journey = past === undefined ? model.send(packet, now) : model.sendPast(packet, past, now)
     if (isAnswered && repeated === undefined && journey.fate._tag !== "dropped") this.#past.push(packet)
     if (repeated !== undefined) this.#count(`again: ${journey.fate._tag}`)
+    if (journey.fate._tag === "waiting") this.#wanted.add(`${client.id} ${journey.fate.for}`)
     const sighting = this.#traffic.send(client, journey)
     if (past !== undefined) this.#forge(client, past)
     return [sighting]
@@ -367,7 +368,12 @@ export class Play {
     if (packet.past !== undefined) return fate._tag !== "delivered" || arrived.length > 0
     if (fate._tag === "refused") return returned.length > 0
     if (fate._tag === "delivered") return arrived.length > 0 && (packet.ending === "silence" || returned.length > 0)
-    return fate._tag !== "waiting" || !this.organisation.wouldGrant(this.#clientOf(journey), fate.for)
+    return fate._tag !== "waiting" || !this.#hasToBeLetIn(journey.client, fate.for)
+  }
+
+  /** Nobody asks by himself for what has been asked for in vain: only traffic of this step makes the client ask again. */
+  #hasToBeLetIn(client: string, target: string): boolean {
+    return this.#wanted.has(`${client} ${target}`) && this.organisation.wouldGrant(this.#clientOf({ client }), target)
   }
 
   #isAnswered({ answers, inquiry }: Heard): boolean {
@@ -400,7 +406,7 @@ export class Play {
         return expectNothing()
       case "waiting":
         // P3, and R11: whoever could have been let in has been.
-        assert.isFalse(this.organisation.wouldGrant(this.#clientOf(journey), fate.for), `nobody let it in: ${what}`)
+        assert.isFalse(this.#hasToBeLetIn(journey.client, fate.for), `nobody let it in: ${what}`)
         return expectNothing()
       case "refused or dropped":
       case "refused":

@@ -26,14 +26,16 @@ type Options = ReadonlyArray<string>
 export const start = (
   topology: Topology,
   host: keyof typeof nameServers,
-  options: Options
+  options: Options,
+  /** Where it listens; one that is not the host's first has addresses of its own. */
+  [ipv4, ipv6]: readonly [ipv4: string, ipv6: string] = nameServers[host]
 ): Effect.Effect<Daemon, LabError, Scope.Scope> =>
   Effect.gen(function*() {
     yield* requirePrograms(["dnsmasq", "dig"], "dnsmasq-base bind9-dnsutils")
-    const [ipv4, ipv6] = nameServers[host]
-    const daemon = yield* topology.daemon(host, `dnsmasq-${host}`, [
+    const name = `dnsmasq-${host}${ipv4 === nameServers[host][0] ? "" : `-${ipv4}`}`
+    const daemon = yield* topology.daemon(host, name, [
       ...["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces"],
-      ...["--user=root", `--pid-file=/run/dnsmasq.pid`, `--listen-address=${ipv4},${ipv6}`],
+      ...["--user=root", `--pid-file=/run/${name}.pid`, `--listen-address=${ipv4},${ipv6}`],
       ...["--log-queries", "--log-facility=-", `--host-record=${READY},${ipv4}`],
       ...options.map((option) => `--${option}`)
     ])

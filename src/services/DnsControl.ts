@@ -37,8 +37,8 @@ export class DnsControl extends Context.Tag("firezone-headless-client/services/D
    */
   readonly prepare: Effect.Effect<void, DnsControlFailed>
   /**
-   * Replaces what an earlier call set. When another program undoes it, it is noticed and done again, until `revert`. The
-   * interface must be up.
+   * Replaces what an earlier call set. When another program undoes it, it is noticed and done again, until `revert`. So is
+   * what cannot be done now but could before: only the first call fails for that. The interface must be up.
    */
   readonly set: (target: DnsTarget) => Effect.Effect<void, DnsControlFailed>
   /** As it was before, and as others have changed it since. Idempotent; also done at the end of the layer's scope. */

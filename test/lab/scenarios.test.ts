@@ -48,6 +48,11 @@ const groups: ReadonlyArray<
     needs: { ...needing("dnsmasq", "dig", "dbus-daemon"), resolved: true },
     scenarios: ["dns-resolved"]
   },
+  {
+    name: "names beside NetworkManager",
+    needs: needing("dnsmasq", "dig", "dbus-daemon", "NetworkManager", "nmcli"),
+    scenarios: ["dns-network-manager"]
+  },
   { name: "names over HTTPS", needs: needing("dnsmasq", "dig", "unbound", "openssl"), scenarios: ["doh"] },
   {
     name: "paths",

@@ -5,23 +5,22 @@ import * as dnsmasq from "../dnsmasq.ts"
 import type { LabError } from "../LabError.ts"
 import type { ResourceConfig } from "../portal/config.ts"
 import type { Daemon } from "../processes.ts"
-import * as resolved from "../resolved.ts"
 import { eventually, type Recorder, type Scenario } from "../scenario.ts"
 import { ids, type Lab } from "../services.ts"
 import { addresses } from "../topology.ts"
-import { bringUp, fetchPage, noViolations, TUN } from "./checks.ts"
+import { bringUp, fetchPage, noViolations } from "./checks.ts"
 
-const FILE = "/etc/resolv.conf"
+export const FILE = "/etc/resolv.conf"
 const MARKER = "# BEGIN Firezone DNS configuration"
 const RESOURCE = "www.corp.test"
-const SEARCH_DOMAIN = "corp.test"
+export const SEARCH_DOMAIN = "corp.test"
 /** The machine's own. */
-const OWN_DOMAIN = "example"
-const PUBLIC_ADDRESS = "203.0.113.2"
+export const OWN_DOMAIN = "example"
+export const PUBLIC_ADDRESS = "203.0.113.2"
 /** The client looks every second, and twice. */
-const REPAIRED_MILLIS = 10_000
+export const REPAIRED_MILLIS = 10_000
 /** Host spec section 18, test 37. */
-const STOPPED_MILLIS = 5000
+export const STOPPED_MILLIS = 5000
 
 const resources: ReadonlyArray<ResourceConfig> = [{
   type: "dns",
@@ -34,12 +33,13 @@ const resources: ReadonlyArray<ResourceConfig> = [{
   filters: []
 }]
 
-const equipment = { resources, dns: { searchDomain: SEARCH_DOMAIN } }
+export const equipment = { resources, dns: { searchDomain: SEARCH_DOMAIN } }
 
-const startNameServers = (lab: Lab) =>
+export const startNameServers = (lab: Lab, options: ReadonlyArray<string> = []) =>
   Effect.gen(function*() {
     yield* dnsmasq.start(lab.topology, "inet", [
-      ...[`host-record=public.${OWN_DOMAIN},${PUBLIC_ADDRESS}`, `local=/${OWN_DOMAIN}/`, "local=/test/"]
+      ...[`host-record=public.${OWN_DOMAIN},${PUBLIC_ADDRESS}`, `local=/${OWN_DOMAIN}/`, "local=/test/"],
+      ...options
     ])
     yield* dnsmasq.start(lab.topology, "res", [
       `host-record=${RESOURCE},${addresses.resource4},${addresses.resource6}`
@@ -47,21 +47,21 @@ const startNameServers = (lab: Lab) =>
     yield* dnsmasq.forGateway(lab.topology)
   })
 
-const read = (lab: Lab): Effect.Effect<string, LabError> =>
+export const read = (lab: Lab): Effect.Effect<string, LabError> =>
   Effect.map(lab.topology.run("client", ["cat", FILE]), ({ stdout }) => stdout)
 
 const write = (lab: Lab, script: string, text = ""): Effect.Effect<void, LabError> =>
   Effect.asVoid(lab.topology.must("client", ["sh", "-ec", script], { input: text }))
 
 /** As every program of the host looks names up. */
-const checkAddress = (lab: Lab, recorder: Recorder, title: string, name: string) =>
+export const checkAddress = (lab: Lab, recorder: Recorder, title: string, name: string) =>
   Effect.gen(function*() {
     const { stdout } = yield* lab.topology.run("client", ["getent", "ahostsv4", name])
     const [address = "no address"] = stdout.split(/\s/)
     yield* recorder.check(title, address === PUBLIC_ADDRESS, `getent ${name}: ${address || "nothing"}`)
   })
 
-const checkNames = (lab: Lab, recorder: Recorder) =>
+export const checkNames = (lab: Lab, recorder: Recorder) =>
   Effect.gen(function*() {
     yield* fetchPage(lab, recorder, RESOURCE)
     yield* fetchPage(lab, recorder, "www")
@@ -72,7 +72,7 @@ const checkNames = (lab: Lab, recorder: Recorder) =>
 const isPointed = (text: string): boolean =>
   text.startsWith(MARKER) && /^nameserver (100\.100\.111\.|fd00:2021:1111:8000:100:100:111:)/m.test(text)
 
-const checkPointed = (lab: Lab, recorder: Recorder, title: string) =>
+export const checkPointed = (lab: Lab, recorder: Recorder, title: string) =>
   Effect.gen(function*() {
     const text = yield* eventually(Effect.map(read(lab), (text) => isPointed(text) && text), REPAIRED_MILLIS)
     yield* recorder.check(
@@ -82,7 +82,7 @@ const checkPointed = (lab: Lab, recorder: Recorder, title: string) =>
     )
   })
 
-const checkText = (lab: Lab, recorder: Recorder, title: string, expected: string) =>
+export const checkText = (lab: Lab, recorder: Recorder, title: string, expected: string) =>
   Effect.gen(function*() {
     const text = yield* read(lab)
     yield* recorder.check(
@@ -92,7 +92,7 @@ const checkText = (lab: Lab, recorder: Recorder, title: string, expected: string
     )
   })
 
-const kill = (client: Daemon) => Effect.zipRight(Effect.sync(() => client.signal("SIGKILL")), client.exit)
+export const kill = (client: Daemon) => Effect.zipRight(Effect.sync(() => client.signal("SIGKILL")), client.exit)
 
 const checkCommand = (
   lab: Lab,
@@ -138,6 +138,29 @@ const runEtcResolvConf = (lab: Lab, recorder: Recorder): Effect.Effect<void, Lab
 
     const second = yield* bringUp(lab, recorder, { dnsControl: "auto" })
     yield* checkPointed(lab, recorder, "auto takes the file")
+    yield* checkCommand(
+      lab,
+      recorder,
+      "a second client is refused",
+      { ...etcResolvConf, args: ["--tun-name", "tun-second"] },
+      (code, said) => code === 1 && said.includes(`another client has it, process ${second.pid}`)
+    )
+    yield* checkCommand(
+      lab,
+      recorder,
+      "whose settings may be checked",
+      { ...etcResolvConf, args: ["--check"] },
+      (code) => code === 0
+    )
+    yield* checkCommand(
+      lab,
+      recorder,
+      "dns-cleanup says why not",
+      { args: ["dns-cleanup"] },
+      (code, said) => code === 0 && said.includes("left as it is") && said.includes(`process ${second.pid}`)
+    )
+    const meanwhile = yield* read(lab)
+    yield* recorder.check("the first one's DNS", isPointed(meanwhile), "is as it was")
     yield* write(lab, `cat > ${FILE}.new && mv ${FILE}.new ${FILE}`, RENEWED)
     yield* checkPointed(lab, recorder, "a file that was replaced is noticed")
     yield* checkNames(lab, recorder)
@@ -203,45 +226,4 @@ export const dnsEtcResolvConf: Scenario = {
   about: "names work in every program by way of /etc/resolv.conf, which is as before after a stop, a kill and a change",
   equipment,
   run: runEtcResolvConf
-}
-
-const runResolved = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.Scope> =>
-  Effect.gen(function*() {
-    yield* startNameServers(lab)
-    const daemon = yield* resolved.start(lab.topology)
-    yield* daemon.resolvectl(["dns", "lan0", addresses.dns4])
-    yield* daemon.resolvectl(["domain", "lan0", OWN_DOMAIN])
-    const stub = yield* read(lab)
-    const client = yield* bringUp(lab, recorder, { dnsControl: "auto", env: daemon.env })
-    const servers = () =>
-      Effect.map(daemon.resolvectl(["dns", TUN]), (text) => text.includes("100.100.111.") && text.trim())
-    const checkServers = (title: string) =>
-      Effect.gen(function*() {
-        const text = yield* eventually(Effect.orElseSucceed(servers(), () => false as const), REPAIRED_MILLIS)
-        yield* recorder.check(title, text !== undefined, text ?? `${TUN} has none of the client's servers`)
-      })
-    yield* checkServers("auto takes systemd-resolved")
-    const domains = (yield* daemon.resolvectl(["domain", TUN])).trim()
-    yield* recorder.check("all names", domains.endsWith(`${SEARCH_DOMAIN} ~.`), domains)
-    yield* checkNames(lab, recorder)
-    yield* daemon.resolvectl(["revert", TUN])
-    yield* checkServers("settings that were taken away are noticed")
-    yield* checkNames(lab, recorder)
-    yield* daemon.restart
-    yield* daemon.resolvectl(["dns", "lan0", addresses.dns4])
-    yield* daemon.resolvectl(["domain", "lan0", OWN_DOMAIN])
-    yield* checkServers("a daemon that was started anew")
-    yield* checkNames(lab, recorder)
-    yield* kill(client)
-    yield* checkAddress(lab, recorder, "names after SIGKILL", `public.${OWN_DOMAIN}`)
-    const after = yield* eventually(Effect.map(read(lab), (text) => text === stub && text), REPAIRED_MILLIS)
-    yield* recorder.check("search domains after SIGKILL", after !== undefined, `${FILE} is byte for byte as before`)
-    yield* noViolations(lab, recorder)
-  })
-
-export const dnsResolved: Scenario = {
-  name: "dns-resolved",
-  about: "names work in every program by way of the real systemd-resolved, also when it forgets about us",
-  equipment,
-  run: runResolved
 }

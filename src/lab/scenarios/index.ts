@@ -2,7 +2,9 @@ import type { Scenario } from "../scenario.ts"
 import { devicePool } from "./devicePool.ts"
 import { direct, directIpv6, relayed } from "./direct.ts"
 import { dns, dnsInTunnel } from "./dns.ts"
-import { dnsEtcResolvConf, dnsResolved } from "./dnsControl.ts"
+import { dnsEtcResolvConf } from "./dnsControl.ts"
+import { dnsNetworkManager } from "./dnsNetworkManager.ts"
+import { dnsResolved } from "./dnsResolved.ts"
 import { dnsTwoResources } from "./dnsTwoResources.ts"
 import { doh } from "./doh.ts"
 import { doctor } from "./doctor.ts"
@@ -68,6 +70,7 @@ export const scenarios: ReadonlyArray<Scenario> = [
   dnsRoam,
   dnsEtcResolvConf,
   dnsResolved,
+  dnsNetworkManager,
   doh,
   status,
   metrics,

@@ -80,6 +80,10 @@ const make = (options: DnsControlOptions) =>
     let isLeftAlone = false
     /** What is to be; repaired while it is set. */
     let wanted: DnsTarget | undefined
+    /** What is wanted could not be set: other programs are starting anew, such as systemd-resolved. */
+    let isPending = false
+    /** Names have worked in this session. */
+    let hasWorked = false
     /** Whether there may be something to take back. */
     let hasSet = false
     /** Done while a `revert` waits for what is under way, which a daemon that hangs would hold up. */
@@ -109,6 +113,7 @@ const make = (options: DnsControlOptions) =>
         isOver = yield* Deferred.make<void>()
         wanted = undefined
         hasSet = false
+        hasWorked = false
         if (isLeftAlone) return
         const control = yield* Effect.either(guard.takeIfThere)
         if (Either.isRight(control)) return yield* backend.revert
@@ -139,14 +144,24 @@ const make = (options: DnsControlOptions) =>
         const before = wanted
         // Should it fail now, what is half done must not be repaired.
         wanted = undefined
+        isPending = false
         hasSet = true
         if (target.servers.length === 0) {
           yield* Effect.logWarning("there are no DNS servers to forward to: the system's DNS is left alone")
           return yield* backend.revert
         }
         const usable = { ...target, searchDomain: yield* usableDomain(target.searchDomain) }
-        if (!(yield* applied(usable))) return
+        const isApplied = yield* applied(usable).pipe(
+          // A method that cannot work here has failed before; connections that work are not to end with names.
+          Effect.catchAll((error) => {
+            if (!hasWorked) return error
+            isPending = true
+            return Effect.as(Effect.logWarning(`${error.message}; trying again`), true)
+          })
+        )
+        if (!isApplied) return
         wanted = usable
+        hasWorked = true
         if (before === undefined) {
           yield* Effect.logInfo("the system's DNS points at the tunnel").pipe(
             Effect.annotateLogs({ method, servers: usable.servers.join(" ") })
@@ -164,11 +179,12 @@ const make = (options: DnsControlOptions) =>
     const repair = (isHinted: boolean) =>
       Effect.gen(function*() {
         const target = wanted
-        const damage = target && (yield* backend.damage(target, isHinted))
+        const damage = target && (isPending ? "not set yet" : yield* backend.damage(target, isHinted))
         const isSettled = damage !== undefined && damage === seen
         seen = damage
         if (target === undefined || !isSettled || !(yield* applied(target))) return
         complaint = undefined
+        isPending = false
         const now = yield* Clock.currentTimeMillis
         const isNews = now - repairedAt > QUIET_MILLIS
         repairedAt = now

@@ -23,6 +23,9 @@ const EVERY = Schedule.spaced("5 seconds")
 /** The only port that we ask. */
 const DNS_PORT = 53
 
+/** A daemon that is starting knows none for a moment; without any, names would stop working at once. */
+const BELIEVE_NONE = "2 seconds"
+
 const isOurs = ({ address }: ResolvedServer): boolean =>
   SENTINEL_RANGES.some((range) => networkContains(range, address))
 
@@ -64,10 +67,15 @@ const elsewhere: Source = {
 const ofSource = ({ current, hints }: Source) => {
   // Ours are there while a session runs, and come and go at our own doing.
   const usable = Effect.map(current, sanitizeResolvers)
+  const believed = Effect.flatMap(
+    usable,
+    (servers) => servers.length > 0 ? Effect.succeed(servers) : Effect.delay(usable, BELIEVE_NONE)
+  )
   return SystemResolvers.of({
     current: usable,
     changes: Stream.fromEffect(usable).pipe(
-      Stream.concat(Stream.mapEffect(hints, () => usable)),
+      // A hint while it waits is a reason to look at once.
+      Stream.concat(Stream.flatMap(hints, () => Stream.fromEffect(believed), { switch: true })),
       Stream.changesWith((a, b) => a.join() === b.join())
     )
   })

@@ -31,8 +31,9 @@ export const asksResolved = (paths: ResolvConfPaths): boolean => asksOnlyStub(na
 export const readResolvConf = (paths: ResolvConfPaths): ReadonlyArray<IpAddress> => {
   const servers = nameserversOf(ownText(paths))
   if (!asksOnlyStub(servers)) return servers
-  const behind = nameserversOf(readText(paths.resolved))
-  return behind.length === 0 ? servers : behind
+  const behind = readText(paths.resolved)
+  // Where its file is seen it says that there are none: to ask the stub would be to ask ourselves while it asks us.
+  return behind === "" ? servers : nameserversOf(behind)
 }
 
 /** All that says which servers there are, comparable with `===`. */

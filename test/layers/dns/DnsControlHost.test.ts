@@ -11,7 +11,7 @@ import * as os from "node:os"
 import * as path from "node:path"
 import * as DnsControlHost from "../../../src/layers/dns/DnsControlHost.ts"
 import { isOurs, nameserversOf } from "../../../src/layers/dns/resolvConfText.ts"
-import { familyOf, ip, ipFromBytes, ipToBytes } from "../../../src/protocol/wire/address.ts"
+import { familyOf, ip, type IpAddress, ipFromBytes, ipToBytes } from "../../../src/protocol/wire/address.ts"
 import { parseMessage } from "../../../src/protocol/wire/dbus.ts"
 import type { DnsControlMethod } from "../../../src/services/ClientConfig.ts"
 import { DnsControl, DnsControlFailed, type DnsTarget } from "../../../src/services/DnsControl.ts"
@@ -350,6 +350,7 @@ describe("systemd-resolved by its command", () => {
       machine.client("systemd-resolved", (control) =>
         Effect.gen(function*() {
           for (const step of ["dns", "domain", "llmnr"]) {
+            yield* control.revert
             machine.failing.add(step)
             assert.strictEqual((yield* Effect.flip(control.set(target))).step, `resolvectl ${step}`)
             machine.failing.clear()
@@ -406,7 +407,7 @@ describe("systemd-resolved by its command", () => {
 
 /** A daemon that knows the servers of one link, as far as it is told. */
 const resolvedOn = (machine: Machine) => {
-  const known = { servers: new Array<string>(), told: new Array<string>(), refused: new Set<string>(), hangs: false }
+  const known = { servers: new Array<IpAddress>(), told: new Array<string>(), refused: new Set<string>(), hangs: false }
   machine.bus.answer = ({ body = [], member }) =>
     Effect.suspend(() => {
       if (known.hangs) return Effect.never
@@ -415,8 +416,7 @@ const resolvedOn = (machine: Machine) => {
       }
       if (member === "Get") {
         const value = known.servers.map((server) => {
-          const address = ip(server)
-          return [INDEX, familyOf(address) === 4 ? 2 : 10, ipToBytes(address)]
+          return [INDEX, familyOf(server) === 4 ? 2 : 10, ipToBytes(server)]
         })
         return Effect.succeed([{ signature: "a(iiay)", value }])
       }
@@ -476,6 +476,7 @@ describe("systemd-resolved over D-Bus", () => {
           [`Info systemd-resolved is told by resolvectl reason=${reason}`]
         )
         machine.failing.add("dns")
+        yield* control.revert
         const error = yield* Effect.flip(control.set(target))
         assert.strictEqual(error.step, "resolvectl dns")
         machine.failing.clear()
@@ -502,6 +503,31 @@ describe("systemd-resolved over D-Bus", () => {
         daemon.hangs = false
       }))
   })
+
+  onMachine(
+    "that takes nothing for a while is told as soon as it does, and names that worked are no reason to end",
+    (machine) => {
+      const daemon = resolvedOn(machine)
+      return machine.client("systemd-resolved", (control) =>
+        Effect.gen(function*() {
+          yield* control.set(target)
+          daemon.told.splice(0)
+          daemon.refused.add("SetLinkDNS")
+          machine.failing.add("dns")
+          const next = { ...target, servers: [ip("100.100.111.2")] }
+          yield* control.set(next)
+          assert.isTrue(machine.logged.some((line) => line.startsWith("Warning") && line.endsWith("; trying again")))
+          yield* TestClock.adjust("5 seconds")
+          assert.deepStrictEqual(daemon.servers, target.servers)
+          daemon.refused.clear()
+          yield* TestClock.adjust("1 second")
+          assert.deepStrictEqual(daemon.servers, next.servers)
+          const { length } = daemon.told
+          yield* TestClock.adjust("10 seconds")
+          assert.strictEqual(daemon.told.length, length)
+        }))
+    }
+  )
 
   onMachine("that hangs holds up a stop by 2 s, whatever is under way", (machine) => {
     const daemon = resolvedOn(machine)
@@ -566,7 +592,7 @@ describe("systemd-resolved over D-Bus", () => {
 
           for (let round = 0; round < 3; round++) {
             const before = machine.bus.calls.length
-            daemon.servers = ["192.0.2.1"]
+            daemon.servers = [ip("192.0.2.1")]
             yield* changed
             yield* waitFor("a look", () => machine.bus.calls.length > before)
             assert.deepStrictEqual(daemon.told, [])

@@ -64,6 +64,7 @@ describe("SystemResolvers", () => {
         write(...step)
         yield* TestClock.adjust("5 seconds")
       }
+      yield* TestClock.adjust("5 seconds")
       yield* waitFor("the last", () => seen.at(-1) === "")
       assert.deepStrictEqual(seen, [a, `${a} ${b}`, `${b} ${a}`, ""])
     }))
@@ -114,6 +115,31 @@ describe("SystemResolvers", () => {
       yield* changed
       yield* waitFor("a change", () => seen.length === 2)
       assert.deepStrictEqual(seen, ["192.0.2.1", "192.0.2.2"])
+    }))
+
+  it.scoped("believes that there are none when it is still so after 2 s", () =>
+    Effect.gen(function*() {
+      const { answer, bus, changed, daemon, follow, paths, seen } = yield* onSystem
+      bus.answer = answer
+      fs.writeFileSync(paths.resolvConf, STUB)
+      daemon.servers = ["192.0.2.1"]
+      yield* follow
+      yield* waitFor("the first", () => seen.length === 1)
+      const loses = Effect.gen(function*() {
+        const { reads } = daemon
+        daemon.servers = []
+        yield* changed
+        yield* waitFor("a look", () => daemon.reads > reads)
+        yield* TestClock.adjust("1 second")
+      })
+      yield* loses
+      daemon.servers = ["192.0.2.2"]
+      yield* TestClock.adjust("1 second")
+      yield* waitFor("the second", () => seen.length === 2)
+      yield* loses
+      yield* TestClock.adjust("1 second")
+      yield* waitFor("none", () => seen.length === 3)
+      assert.deepStrictEqual(seen, ["192.0.2.1", "192.0.2.2", ""])
     }))
 
   it.scoped("leaves servers on other ports out, and reads the file if the bus does not tell", () =>

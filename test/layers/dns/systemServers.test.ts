@@ -55,6 +55,8 @@ describe("resolv.conf", () => {
     expect(readResolvConf(paths)).toEqual(["127.0.0.53"])
     fs.writeFileSync(paths.resolved, "nameserver 192.0.2.8\n")
     expect(readResolvConf(paths)).toEqual(["192.0.2.8"])
+    fs.writeFileSync(paths.resolved, "# no servers known\n")
+    expect(readResolvConf(paths)).toEqual([])
   })
   it("may be missing", () => {
     expect(readResolvConf(paths)).toEqual([])

@@ -221,6 +221,75 @@ const run = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.
     yield* checkToken(lab, recorder, [service, other])
   })
 
+const CYCLES = 100
+/** Until then the collector has found how much room it takes. */
+const WARM_UP = 50
+/** Of memory, while the other sessions come and go. Each of them makes some five MiB, so eight that stay would be seen. */
+const GROWTH_KIB = 40 * 1024
+
+/** What the kernel says of the service's process. */
+const usage = ({ pid }: Daemon) => ({
+  descriptors: fs.readdirSync(`/proc/${pid}/fd`).length,
+  threads: fs.readdirSync(`/proc/${pid}/task`).length,
+  kibibytes: Number(/^VmRSS:\s+(\d+)/m.exec(fs.readFileSync(`/proc/${pid}/status`, "utf8"))?.[1])
+})
+
+const runOften = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.Scope> =>
+  Effect.gen(function*() {
+    yield* lab.topology.must("client", ["sh", "-ec", `cat > ${RESOLV_CONF}`], { input: ORIGINAL })
+    const service = yield* serviceOf(lab, "service")
+    yield* isListening(lab)
+    const only = yield* guiOf(lab, "gui1")
+    yield* only.start
+    const count = (name: string, expected: number) =>
+      eventually(Effect.map(heard(only, name), ({ length }) => length >= expected), SAID_MILLIS)
+    const online = Effect.map(lab.portal.state, ({ clients }) => clients.some(({ connected }) => connected))
+    let warm = usage(service)
+    let done = 0
+    for (; done < CYCLES; done++) {
+      if (done === WARM_UP) warm = usage(service)
+      yield* say(only, connectMessage)
+      // Some are ended while they are created.
+      if (done % 4 !== 3 && (yield* eventually(online, SAID_MILLIS)) === undefined) break
+      yield* say(only, "Disconnect")
+      if ((yield* count("DisconnectedGracefully", done + 1)) === undefined) break
+    }
+    const { heard: all } = yield* only.state
+    const good = all.filter((message) => JSON.stringify(message) === `{"ConnectResult":{"Ok":null}}`).length
+    yield* recorder.check(
+      "connected and disconnected",
+      done === CYCLES && good === CYCLES,
+      `${good} of ${CYCLES} times`
+    )
+    // A goodbye to the portal may be on its way.
+    const settled = yield* eventually(
+      Effect.sync(() => {
+        const now = usage(service)
+        return now.descriptors <= warm.descriptors && now
+      }),
+      SAID_MILLIS
+    )
+    const now = settled ?? usage(service)
+    yield* recorder.check(
+      "no descriptor and no thread is left",
+      settled !== undefined && now.threads <= warm.threads,
+      `${now.descriptors} and ${now.threads}; after ${WARM_UP} times ${warm.descriptors} and ${warm.threads}`
+    )
+    yield* recorder.check(
+      "no memory is left",
+      now.kibibytes - warm.kibibytes < GROWTH_KIB,
+      `${(now.kibibytes / 1024).toFixed(0)} MiB; after ${WARM_UP} times ${(warm.kibibytes / 1024).toFixed(0)} MiB`
+    )
+    yield* checkDown(lab, recorder, "the last tunnel")
+    yield* noViolations(lab, recorder)
+  })
+
+export const guiOften: Scenario = {
+  name: "gui-often",
+  about: "the tunnel service gives everything back: a GUI connects and disconnects a hundred times",
+  run: runOften
+}
+
 export const gui: Scenario = {
   name: "gui",
   about:

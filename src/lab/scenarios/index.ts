@@ -6,12 +6,12 @@ import { dnsEtcResolvConf } from "./dnsControl.ts"
 import { dnsNetworkManager } from "./dnsNetworkManager.ts"
 import { dnsResolved } from "./dnsResolved.ts"
 import { dnsTwoResources } from "./dnsTwoResources.ts"
-import { doh } from "./doh.ts"
 import { doctor } from "./doctor.ts"
+import { doh } from "./doh.ts"
 import { filters } from "./filters.ts"
 import * as gateways from "./gateways.ts"
+import { gui, guiOften } from "./gui.ts"
 import { instances } from "./instances.ts"
-import { gui } from "./gui.ts"
 import { internet } from "./internet.ts"
 import { loss } from "./loss.ts"
 import { many } from "./many.ts"
@@ -77,5 +77,6 @@ export const scenarios: ReadonlyArray<Scenario> = [
   doctor,
   pingResource,
   service,
-  gui
+  gui,
+  guiOften
 ]

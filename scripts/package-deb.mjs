@@ -21,6 +21,9 @@ const NAME = "firezone-headless-client"
 /** Of the package; everything that only it needs is below. */
 const HOME = `usr/lib/${NAME}`
 const MAIN = `dist/bin/${NAME}.js`
+/** Of the tunnel service for a GUI. */
+const TUNNEL = "firezone-client-tunnel"
+const PROGRAMS = [MAIN, `dist/bin/${TUNNEL}.js`]
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..")
 const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"))
@@ -53,13 +56,14 @@ const reachable = (file, found = new Set()) => {
 }
 
 // Chunks of the bundle without their source maps, which weigh as much again.
-for (const file of reachable(MAIN)) {
+const files = PROGRAMS.reduce((found, file) => reachable(file, found), new Set())
+for (const file of files) {
   // Root's PATH must not decide which Node runs: the package depends on this one.
   const text = readFileSync(join(root, file), "utf8").replace(/^#!.*/, "#!/usr/bin/node").replace(
     /^\/\/# sourceMapp.*\n/m,
     ""
   )
-  put(`${HOME}/${file}`, text, file === MAIN ? 0o755 : 0o644)
+  put(`${HOME}/${file}`, text, PROGRAMS.includes(file) ? 0o755 : 0o644)
 }
 put(`${HOME}/package.json`, `${JSON.stringify({ name: NAME, version, type: "module" })}\n`)
 mkdirSync(join(work, "usr/bin"), { recursive: true })
@@ -75,6 +79,14 @@ for (const file of ["package.json", "index.js", `linux_${process.arch}/koffi.nod
 }
 
 copy(`packaging/systemd/${NAME}.service`, `usr/lib/systemd/system/${NAME}.service`)
+// The GUI's own package has a unit and an executable of these names; it must still be possible to install it.
+put(
+  `usr/lib/systemd/system/${NAME}-tunnel.service`,
+  readFileSync(join(root, `packaging/systemd/${TUNNEL}.service`), "utf8")
+    .replaceAll(`/usr/bin/${TUNNEL}`, `/${HOME}/dist/bin/${TUNNEL}.js`)
+    .replace("[Unit]\n", `[Unit]\nConflicts=${TUNNEL}.service\n`)
+)
+copy(`packaging/sysusers/${TUNNEL}.conf`, `usr/lib/sysusers.d/${NAME}.conf`)
 copy("packaging/debian/default", `etc/default/${NAME}`)
 put(`usr/share/man/man8/${NAME}.8.gz`, gzipSync(readFileSync(join(root, `packaging/debian/${NAME}.8`)), { level: 9 }))
 // Where each shell looks for what packages bring.

@@ -13,7 +13,10 @@ export const NAME = "firezone-client-tunnel"
 const LOG_DIR = "/var/log/dev.firezone.client"
 const SOCKET = "/run/dev.firezone.client/tunnel.sock"
 const GUI = "/usr/bin/firezone-client-gui"
-const COMMANDS = ["run", "run-interactive"] as const
+/** What runs the service. */
+const RUN = ["run", "run-interactive"] as const
+/** For the unit, however the service has ended. */
+const CLEAN_UP = "dns-cleanup"
 
 const help = `${NAME} ${version}
 
@@ -22,6 +25,7 @@ Runs the tunnel for a GUI of the same machine, which connects to ${SOCKET}.
 USAGE
   ${NAME} [OPTIONS] run                as a service, in the foreground
   ${NAME} [OPTIONS] run-interactive    the same in a terminal, until Ctrl+C
+  ${NAME} dns-cleanup                  takes back what a service that died has left of its DNS settings
 
 OPTIONS
       --dns-control METHOD           FIREZONE_DNS_CONTROL: auto (default), systemd-resolved, etc-resolv-conf or disabled
@@ -51,7 +55,7 @@ const commandOf = () => {
     socket: text("gui-socket", "FIREZONE_GUI_SOCKET", nonEmpty),
     guiPath: text("gui-path", "FIREZONE_GUI_PATH", nonEmpty)
   })
-  const command = (name: typeof COMMANDS[number]) =>
+  const command = (name: typeof RUN[number]) =>
     Command.make(name, {}, () =>
       Effect.gen(function*() {
         const { guiPath, settings, socket } = yield* root
@@ -62,7 +66,12 @@ const commandOf = () => {
           { socket: Option.getOrElse(socket, () => SOCKET), guiPath: Option.getOrElse(guiPath, () => GUI) }
         )
       }))
-  return Command.withSubcommands(root, [command("run"), command("run-interactive")])
+  const cleanUp = Command.make(
+    CLEAN_UP,
+    {},
+    () => Effect.flatMap(Effect.promise(() => import("./wiring.ts")), (wiring) => wiring.runDnsCleanup)
+  )
+  return Command.withSubcommands(root, [command("run"), command("run-interactive"), cleanUp])
 }
 
 /** Runs a command to its exit code; interruption of the returned effect is a clean stop. */
@@ -76,9 +85,9 @@ export const run = ({ args }: ProcessInput): Effect.Effect<number> =>
       process.stdout.write(`${NAME} ${version}\n`)
       return EXIT.done
     }
-    const hasCommand = COMMANDS.some((name) => name === args.at(-1))
+    const hasCommand = [...RUN, CLEAN_UP].some((name) => name === args.at(-1))
     const wrong = complaint(args) ??
-      (hasCommand ? undefined : `what is to be done comes last: ${COMMANDS.join(" or ")}; see ${NAME} --help`)
+      (hasCommand ? undefined : `what is to be done comes last: ${RUN.join(" or ")}; see ${NAME} --help`)
     if (wrong !== undefined) {
       process.stderr.write(`${NAME}: ${wrong}\n`)
       return EXIT.usage

@@ -10,6 +10,7 @@ import { executable } from "../support/executable.ts"
 import { describeWith } from "../support/requires.ts"
 
 const NAME = "firezone-headless-client"
+const TUNNEL = `${NAME}-tunnel`
 const root = path.join(import.meta.dirname, "../..")
 
 /** Every path below a folder, with what tells whether it is the same. */
@@ -50,7 +51,12 @@ describeWith({ root: true, programs: ["dpkg", "dpkg-deb", "md5sum", "sh"] }, "th
     for (const line of lines) expect(line).toMatch(/^(?:[d-]rw[x-]r-[x-]r-[x-]|lrwxrwxrwx) root\/root /)
     const names = lines.map((line) => line.replace(/^.* \.\//, "./"))
     expect(names.filter((name) => /\.(?:map|ts|cc|hh)$|bench|musl/.test(name))).toEqual([])
-    expect(names).toContain(`./usr/lib/systemd/system/${NAME}.service`)
+    for (const unit of [NAME, TUNNEL]) expect(names).toContain(`./usr/lib/systemd/system/${unit}.service`)
+    expect(names).toContain(`./usr/lib/sysusers.d/${NAME}.conf`)
+    // The GUI's own package has files of these names.
+    expect(
+      names.filter((name) => /^\.\/usr\/(?:lib\/systemd\/system|lib\/sysusers\.d|bin)\/firezone-client/.test(name))
+    ).toEqual([])
   })
 
   it("has a sum for each file, documentation, a manual and scripts that a shell can read", () => {
@@ -79,6 +85,17 @@ describeWith({ root: true, programs: ["dpkg", "dpkg-deb", "md5sum", "sh"] }, "th
     expect(JSON.stringify(route)).toContain("\"lo\"")
   })
 
+  it("holds the tunnel service for a GUI, whose unit starts what is there and not the one of the GUI's package", () => {
+    const target = extracted()
+    const unit = fs.readFileSync(path.join(target, `usr/lib/systemd/system/${TUNNEL}.service`), "utf8")
+    const [, program = "", command = ""] = /^ExecStart=(\S+) (\S+)$/m.exec(unit) ?? []
+    expect(command).toBe("run")
+    expect(run(process.execPath, path.join(target, program), "--version")).toMatch(/^firezone-client-tunnel \d/)
+    expect(fs.statSync(path.join(target, program)).mode & 0o777).toBe(0o755)
+    expect(unit).toContain("\nConflicts=firezone-client-tunnel.service\n")
+    expect(unit).not.toContain("/usr/bin")
+  })
+
   it("is installed, upgraded, removed and purged, and leaves nothing", () => {
     const target = fs.mkdtempSync(path.join(folder, "root-"))
     for (
@@ -102,13 +119,13 @@ describeWith({ root: true, programs: ["dpkg", "dpkg-deb", "md5sum", "sh"] }, "th
       fs.writeFileSync(inTarget(name), "")
     }
     const before = withoutDpkg()
-    const link = `etc/systemd/system/multi-user.target.wants/${NAME}.service`
+    const links = [NAME, TUNNEL].map((name) => `etc/systemd/system/multi-user.target.wants/${name}.service`)
 
     dpkg("-i", deb)
     expect(fs.readFileSync(inTarget("var/lib/dpkg/status"), "utf8")).toContain("Status: install ok installed")
-    expect(fs.existsSync(inTarget(link))).toBe(false)
+    for (const link of links) expect(fs.existsSync(inTarget(link))).toBe(false)
     // What an operator and the client make.
-    fs.symlinkSync(`/usr/lib/systemd/system/${NAME}.service`, inTarget(link))
+    for (const link of links) fs.symlinkSync(`/usr/lib/systemd/system/${path.basename(link)}`, inTarget(link))
     const made = [
       ...["etc", "var/lib", "var/log", "run"].map((name) => `${name}/dev.firezone.client/file`),
       "etc/resolv.conf.before-firezone"

@@ -76,6 +76,8 @@ export const makeDataPlane = (options: DataPlaneOptions): DataPlane => {
   let stopped = false
   let timer: NodeJS.Timeout | undefined
   let armedFor = Number.POSITIVE_INFINITY
+  /** When the batch at hand began; -1 between batches. To read the clock for each packet costs as much as to route it. */
+  let batchTime = -1
   /** The IP versions that packets of the device were sent over since the latest flush. */
   let sent4 = false
   let sent6 = false
@@ -132,6 +134,7 @@ export const makeDataPlane = (options: DataPlaneOptions): DataPlane => {
     tun.setReading(true)
   }
   const settle = (): void => {
+    batchTime = -1
     if (stopped) return
     try {
       flush()
@@ -167,7 +170,8 @@ export const makeDataPlane = (options: DataPlaneOptions): DataPlane => {
       onPacket: (buffer, offset, length) => {
         if (stopped) return
         try {
-          if (core.tunInput(buffer, offset, length, now()) && sockets !== undefined) {
+          if (batchTime < 0) batchTime = now()
+          if (core.tunInput(buffer, offset, length, batchTime) && sockets !== undefined) {
             const { transmit } = core
             if (transmit.destination.family === 4) sent4 = true
             else sent6 = true
@@ -195,7 +199,8 @@ export const makeDataPlane = (options: DataPlaneOptions): DataPlane => {
             usedSlots = 0
           }
           const output = usedSlots * SLOT_BYTES + CIPHER_HEADROOM
-          if (core.networkInput(local, from, ecn, buffer, offset, length, slots, output, now())) {
+          if (batchTime < 0) batchTime = now()
+          if (core.networkInput(local, from, ecn, buffer, offset, length, slots, output, batchTime)) {
             usedSlots += 1
             const { packet } = core
             tun.write(packet.buffer, packet.offset, packet.length)

@@ -188,6 +188,34 @@ describeWith({ root: true, programs: ["ip", "tcpdump"] }, "peer sockets on Linux
     }).pipe(Effect.provide(peerLayer(routes)))
   })
 
+  it.scopedLive("lets timers and the other IP version have their turns in a flood", () => {
+    const routes = makeRouteCacheDouble()
+    return Effect.gen(function*() {
+      const receiver = yield* openPeer
+      const sender = yield* openPeer
+      const flood = 6000
+      const bytes = new Uint8Array(64 * 100)
+      for (let i = 0; i < flood; i += 60) {
+        for (let j = 0; j < 60; j++) sender.send(undefined, receiver.at("127.0.0.1"), 0, bytes, j * 100, 100)
+        sender.flush()
+      }
+      routes.source = () => ip("::1")
+      sender.sendNow(undefined, receiver.at("::1"), 0, datagram(1, 200))
+      // All of it waits in the kernel by now: nothing was received while we sent.
+      assert.strictEqual(receiver.received.length, 0)
+      let atTimer = -1
+      setTimeout(() => {
+        atTimer = receiver.received.length
+      }, 0)
+      yield* waitFor("all datagrams", () => receiver.received.length === flood + 1)
+      const atOther = receiver.received.findIndex(({ from }) => from.family === 6)
+      // A turn takes 1024 datagrams, or 128 messages of 60.
+      assert.isBelow(atOther, flood / 2)
+      assert.isAtLeast(atTimer, 0)
+      assert.isBelow(atTimer, flood / 2)
+    }).pipe(Effect.provide(peerLayer(routes)))
+  })
+
   it.scopedLive("sends a queue that is full by itself, and 64 datagrams in one message at most", () => {
     const routes = makeRouteCacheDouble()
     return Effect.gen(function*() {

@@ -76,7 +76,7 @@ export const makeDataPlane = (options: DataPlaneOptions): DataPlane => {
   let stopped = false
   let timer: NodeJS.Timeout | undefined
   let armedFor = Number.POSITIVE_INFINITY
-  /** When the batch at hand began; -1 between batches. To read the clock for each packet costs as much as to route it. */
+  /** When the batch at hand began; -1 between batches. The clock is read once for it: a batch takes no time that matters. */
   let batchTime = -1
   /** The IP versions that packets of the device were sent over since the latest flush. */
   let sent4 = false

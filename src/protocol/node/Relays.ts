@@ -64,6 +64,14 @@ export const RelayInput = {
 } as const
 export type RelayInput = (typeof RelayInput)[keyof typeof RelayInput]
 
+/**
+ * The portal may name a relay again that refuses us at once. The pause doubles up to what a silent relay takes to be given
+ * up, so that who is told need not be careful; after a minute it is as in the beginning.
+ */
+const FIRST_PAUSE = 1000
+const LONGEST_PAUSE = 8000
+const PAUSE_FORGOTTEN = 60_000
+
 interface Entry {
   readonly relay: Relay
   readonly allocation: AllocationApi
@@ -85,6 +93,10 @@ export class Relays {
   /** Why relays were given up since the portal named some, or one was of use; how many for each reason. */
   readonly #givenUp = new Map<string, number>()
   readonly #events: Array<RelayEvent> = []
+  /** When it is to be told that none is left, when that was told last, and how long it is not told again after that. */
+  #tellAt = Number.POSITIVE_INFINITY
+  #toldAt = Number.NEGATIVE_INFINITY
+  #pause = FIRST_PAUSE
 
   constructor(crypto: Pick<Crypto, "randomBytes">, make: MakeAllocation) {
     this.#crypto = crypto
@@ -228,8 +240,14 @@ export class Relays {
       if (this.isUsable) this.#givenUp.clear()
       count(this.#givenUp, allocation.freed)
       this.#drop(id, allocation.freed)
-      if (this.#entries.size === 0) this.#events.push({ _tag: "NoneLeft" })
+      if (this.#entries.size === 0) this.#tellAt = Math.max(now, this.#toldAt + this.#pause)
     }
+    if (now < this.#tellAt) return
+    this.#tellAt = Number.POSITIVE_INFINITY
+    if (this.#entries.size > 0) return
+    this.#pause = now - this.#toldAt > PAUSE_FORGOTTEN ? FIRST_PAUSE : Math.min(this.#pause * 2, LONGEST_PAUSE)
+    this.#toldAt = now
+    this.#events.push({ _tag: "NoneLeft" })
   }
 
   pollTransmit(): Transmit | undefined {
@@ -250,7 +268,7 @@ export class Relays {
   }
 
   pollTimeout(): number | undefined {
-    let next: number | undefined
+    let next = this.#tellAt === Number.POSITIVE_INFINITY ? undefined : this.#tellAt
     for (const { allocation } of this.#entries.values()) {
       const at = allocation.freed === undefined ? allocation.pollTimeout() : 0
       if (at !== undefined && (next === undefined || at < next)) next = at

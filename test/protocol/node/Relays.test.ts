@@ -69,6 +69,30 @@ describe("a relay that is given up", () => {
     assert.deepStrictEqual(events(), ["Gone ab", "NoneLeft"])
   })
 
+  it("is reported at once, but less and less often where all that come are given up at once", () => {
+    const { events, of, relays } = setUp()
+    const told: Array<number> = []
+    const loseAll = (now: number) => {
+      relays.update([], [a], now)
+      of("a").freed = "bad-credentials"
+      relays.handleTimeout(now)
+      if (events().includes("NoneLeft")) told.push(now)
+    }
+    for (let now = 0; now <= 60_000; now += 10) loseAll(now)
+    assert.deepStrictEqual(told, [0, 1000, 3000, 7000, 15_000, 23_000, 31_000, 39_000, 47_000, 55_000])
+    assert.strictEqual(relays.pollTimeout(), 63_000)
+    relays.handleTimeout(63_000)
+    assert.deepStrictEqual(events(), ["NoneLeft"])
+    assert.isUndefined(relays.pollTimeout())
+    loseAll(200_000)
+    assert.strictEqual(told.at(-1), 200_000)
+    // What has come meanwhile is not nothing.
+    loseAll(200_500)
+    relays.update([], [a], 200_600)
+    relays.handleTimeout(201_000)
+    assert.deepStrictEqual(events(), [])
+  })
+
   it("is remembered by its address, as are 63 others", () => {
     const { input, relays } = setUp()
     for (let i = 0; i < 65; i++) {

@@ -32,25 +32,26 @@ interface Times {
 
 const pings = (network: Topology, target: string, seconds: number): Effect.Effect<Times, LabError> =>
   Effect.gen(function*() {
-    const count = Math.round(seconds / INTERVAL_SECONDS)
+    // Told how long and not how many: lost ones must not make it last longer than what runs beside.
     const { stderr, stdout } = yield* network.run(
       "client",
-      ["ping", "-n", "-i", String(INTERVAL_SECONDS), "-c", String(count), "-W", "2", target],
+      ["ping", "-n", "-i", String(INTERVAL_SECONDS), "-w", String(seconds), target],
       { timeoutMillis: (seconds + 60) * 1000 }
     )
     const times = [...stdout.matchAll(/time=([0-9.]+) ms/g)].map((match) => Number(match[1]))
+    const sent = Number(/(\d+) packets transmitted/.exec(stdout)?.[1])
     if (times.length === 0) return yield* new LabError({ what: `ping ${target}`, why: stderr.trim() || "no answer" })
     return {
       p50: quantile(times, 0.5),
       p99: quantile(times, 0.99),
-      lostPercent: (count - times.length) / count * 100
+      lostPercent: (sent - times.length) / sent * 100
     }
   })
 
 const loaded = (network: Topology, { target }: Side, direction: Direction, seconds: number) =>
   Effect.gen(function*() {
     const bulk = yield* Effect.fork(
-      iperf(network, target, direction, ["-t", String(Math.ceil(seconds + RAMP_SECONDS + 1))])
+      iperf(network, target, direction, ["-t", String(Math.ceil(seconds + RAMP_SECONDS) + 2)])
     )
     yield* Effect.sleep(RAMP_SECONDS * 1000)
     const times = yield* pings(network, target, seconds)

@@ -167,7 +167,8 @@ const plainPath = (network: topology.Topology): Effect.Effect<Side, LabError> =>
     yield* shell(
       network,
       "natg",
-      `nft insert rule inet fw forward ip daddr ${targets.plain} accept
+      `nft insert rule ip nat pre ip daddr ${targets.plain} accept
+nft insert rule inet fw forward ip daddr ${targets.plain} accept
 ip route add ${targets.plain} via ${topology.addresses.gateway4}`
     )
     yield* shell(network, "inet", `ip route add ${targets.plain} via ${GATEWAY}`)

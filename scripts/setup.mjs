@@ -87,7 +87,11 @@ const benchPrograms = {
   strace: "strace",
   dnsperf: "dnsperf",
   unbound: "unbound",
-  dig: "bind9-dnsutils"
+  dig: "bind9-dnsutils",
+  turnserver: "coturn",
+  socat: "socat",
+  dnsmasq: "dnsmasq-base",
+  openssl: "openssl"
 }
 
 // Two at once, such as a lab beside the tests, would pull the modules from under each other.

@@ -34,7 +34,8 @@ export interface FlowsResult {
 const NAME = "flows.corp.test"
 const SENTINEL = "100.100.111.1"
 const FIRST_PORT = 20_000
-const SOCKETS = 20
+/** Of the answering program; as many flows of one port here. */
+const PORTS = 200
 const WINDOW = 256
 /** The slowest tenth of the flows against the median one: below that is a cliff. */
 const CLIFF = 0.5
@@ -47,25 +48,16 @@ export const settings = (options: BenchOptions): ReadonlyArray<string> => [
   ...pathSettings("direct"),
   `${
     countOf(options)
-  } flows in a row, each a new pair of UDP ports, one datagram there and back, ${WINDOW} waiting at a time; not answered within 1 s is lost`,
+  } flows in a row, each a new pair of UDP ports (${PORTS} of them there), one datagram there and back, ${WINDOW} waiting at a time; not answered within 1 s is lost`,
   "the sender and the answering program are single-threaded Node programs: no tunnel is what they can do here",
   `no cliff: the slowest tenth has at least ${CLIFF} of the median tenth's rate`,
   ...roundsSettings(options)
 ]
 
-/** Every port that a flow goes to is answered by one program. */
-const startEcho = (network: Topology, ports: number) =>
+const startEcho = (network: Topology) =>
   Effect.gen(function*() {
-    const daemon = yield* network.daemon("res", "flow-echo", serveArgv("echo", { port: FIRST_PORT }))
+    const daemon = yield* network.daemon("res", "flow-echo", serveArgv("echo", { firstPort: FIRST_PORT, count: PORTS }))
     yield* toldBy(daemon, "ready", 15_000)
-    yield* network.must("res", ["nft", "-f", "-"], {
-      input: `table ip flows {
-  chain pre { type nat hook prerouting priority dstnat; policy accept;
-    udp dport ${FIRST_PORT}-${FIRST_PORT + ports} redirect to :${FIRST_PORT}
-  }
-}
-`
-    })
   })
 
 /** What the kernels on the way remember of the flows, whose tables are not what is measured. */
@@ -107,7 +99,7 @@ export const run = (options: BenchOptions) =>
           yield* dnsmasq.forGateway(network)
         })
     })
-    yield* startEcho(network, Math.ceil(count / SOCKETS))
+    yield* startEcho(network)
     const proxy = yield* proxyOf(network)
     const sides: ReadonlyArray<Side> = [
       { ...ours, name: "this client, CIDR resource" },
@@ -126,7 +118,7 @@ export const run = (options: BenchOptions) =>
         const config: FlowsConfig = {
           address: side.target,
           firstPort: FIRST_PORT,
-          sockets: SOCKETS,
+          sockets: Math.ceil(count / PORTS),
           count,
           window: WINDOW,
           bucket: count / 10

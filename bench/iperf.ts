@@ -42,7 +42,8 @@ export const iperf = (
       ["iperf3", "-J", "-c", target, ...(direction === "down" ? ["-R"] : []), ...options],
       { timeoutMillis: 900_000 }
     )
-    const failure = (why: string) => new LabError({ what: `iperf3 to ${target}, ${direction}`, why })
+    const failure = (why: string) =>
+      new LabError({ what: `iperf3 to ${target}, ${direction}, ${options.join(" ")}`, why })
     const answer = yield* Effect.try({
       try: () => JSON.parse(stdout) as Answer,
       catch: () => failure(stderr.trim() || "said nothing")

@@ -18,8 +18,6 @@ export interface GcPause {
 }
 
 export interface Observed {
-  /** How often it was asked, this time included. */
-  readonly count: number
   readonly seconds: number
   /** How much later than due timers ran, in milliseconds. */
   readonly lag: { readonly p50: number; readonly p99: number; readonly max: number }
@@ -57,7 +55,6 @@ const resolution = ${LAG_RESOLUTION_MILLIS}
 const kinds = { 1: "minor", 2: "minor", 4: "major", 8: "incremental", 16: "weak callbacks" }
 const delay = monitorEventLoopDelay({ resolution })
 let pauses = []
-let count = 0
 let modules = { count: 0, lastAt: 0 }
 let since = performance.now()
 ${followModules ? moduleScript : ""}const take = (list) => {
@@ -74,8 +71,7 @@ process.on("SIGUSR2", () => {
   const { external, heapUsed, rss } = process.memoryUsage()
   take({ getEntries: () => observer.takeRecords() })
   const lag = { p50: millis(delay.percentile(50)), p99: millis(delay.percentile(99)), max: millis(delay.max) }
-  count += 1
-  const observed = { count, seconds: (now - since) / 1000, lag, pauses, heapUsed, rss, external,
+  const observed = { seconds: (now - since) / 1000, lag, pauses, heapUsed, rss, external,
     began: performance.timeOrigin, bootstrapped, modules }
   fs.writeFileSync(${JSON.stringify(`${file}.part`)}, JSON.stringify(observed))
   fs.renameSync(${JSON.stringify(`${file}.part`)}, ${JSON.stringify(file)})
@@ -105,11 +101,9 @@ export const observe = (network: Topology, process: Daemon): Effect.Effect<Obser
         return undefined
       }
     })
-    const before = (yield* read)?.count ?? 0
+    // One that a process before this one wrote is not its word.
+    fs.rmSync(file, { force: true })
     process.signal("SIGUSR2")
-    const found = yield* eventually(
-      Effect.map(read, (observed) => observed !== undefined && observed.count > before && observed),
-      30_000
-    )
+    const found = yield* eventually(read, 30_000)
     return found ?? (yield* new LabError({ what: "the watched process", why: "does not tell what it saw" }))
   })

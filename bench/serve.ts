@@ -31,11 +31,17 @@ const firstByte = ({ address, port }: { readonly address: string; readonly port:
   say({ ready: true })
 }
 
-/** Sends every datagram back. */
-const echo = ({ port }: { readonly port: number }): void => {
-  const socket = dgram.createSocket({ type: "udp4", lookup: numeric, recvBufferSize: 4 * 2 ** 20 })
-  socket.on("message", (bytes, from) => socket.send(bytes, from.port, from.address))
-  socket.bind(port, () => say({ ready: true }))
+/** Sends every datagram back, on some ports in a row. */
+const echo = ({ count, firstPort }: { readonly firstPort: number; readonly count: number }): void => {
+  let bound = 0
+  for (let port = firstPort; port < firstPort + count; port++) {
+    const socket = dgram.createSocket({ type: "udp4", lookup: numeric })
+    socket.on("message", (bytes, from) => socket.send(bytes, from.port, from.address))
+    socket.bind(port, () => {
+      bound += 1
+      if (bound === count) say({ ready: true })
+    })
+  }
 }
 
 /** Every address is one already; Node would leave the turn to find that out. */
@@ -103,7 +109,7 @@ const flows = ({ address, bucket, count, firstPort, sockets, window }: FlowsConf
   }, 50)
   let bound = 0
   for (let i = 0; i < sockets; i++) {
-    const socket = dgram.createSocket({ type: "udp4", lookup: numeric, recvBufferSize: 4 * 2 ** 20 })
+    const socket = dgram.createSocket({ type: "udp4", lookup: numeric })
     mine.push(socket)
     socket.on("message", onMessage)
     // What cannot be sent is not answered either.

@@ -28,7 +28,7 @@ export interface ClientAccessHooks {
   /** The resource is not reached through its gateway any more. */
   readonly detached: (resource: ClientResource) => void
   /** The connection to a gateway is over. */
-  readonly peerLost: (gateway: GatewayPeer, now: number) => void
+  readonly peerLost: (gateway: GatewayPeer) => void
 }
 
 /**
@@ -201,7 +201,7 @@ export class ClientAccess {
     const peer = this.#peers.get(id)
     this.#peers.delete(id)
     if (peer === undefined) return
-    this.#hooks.peerLost(peer, now)
+    this.#hooks.peerLost(peer)
     for (let lost = peer.waiting?.size ?? 0; lost > 0; lost--) this.#drops.add("not-connected")
     for (const resource of this.resources) {
       if (resource.gateway !== peer) continue

@@ -149,7 +149,6 @@ export class ClientDns {
 
   /** A resource that queries waited for is granted. */
   granted(resource: ClientResource, now: number): void {
-    this.nat.granted(resource, now)
     const waiting = this.#waitingForGrant.get(resource.id) ?? []
     this.#waitingForGrant.delete(resource.id)
     for (const each of waiting) this.#askSite(resource, each, now)

@@ -106,7 +106,7 @@ export class ClientTunnel {
       },
       abandoned: (resource, now) => this.#dns.abandoned(resource, now),
       detached: (resource) => this.#dns.nat.forgetResource(resource),
-      peerLost: (gateway, now) => this.#dns.nat.gatewayLost(gateway, now)
+      peerLost: (gateway) => this.#dns.nat.forgetGateway(gateway)
     })
     this.#dns = new ClientDns(
       {

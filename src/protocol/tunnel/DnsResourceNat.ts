@@ -2,7 +2,6 @@ import { proxyAddresses } from "../dns/proxyAddresses.ts"
 import { type NameRecord, supports } from "../dns/ResourceResolver.ts"
 import type { DnsResource } from "../portal/types.ts"
 import type { IpPacket } from "../wire/ip.ts"
-import { IN_USE } from "./ClientAccess.ts"
 import type { ClientResource } from "./ClientResource.ts"
 import { makeControlPacket } from "./controlPacket.ts"
 import type { GatewayPeer } from "./GatewayPeer.ts"
@@ -11,8 +10,6 @@ import { type BufferedPacket, UniquePacketBuffer } from "./UniquePacketBuffer.ts
 /** Between two packets that tell a gateway the same, milliseconds. */
 const RESEND_AFTER = 2000
 const PACKETS_PER_ENTRY = 32
-/** Of one resource, that are told again without a packet. */
-const MAX_NAMES_IN_USE = 256
 
 export type ResourceName = NameRecord<ClientResource>
 
@@ -26,8 +23,6 @@ interface Entry {
   /** `Failed`: the gateway said that it cannot. */
   state: "Pending" | "Confirmed" | "Failed"
   sentAt: number
-  /** By a packet of an application. */
-  usedAt: number
   /** Packets wait only as long as the gateway never knew the name. */
   waiting: UniquePacketBuffer | undefined
 }
@@ -39,8 +34,6 @@ interface Entry {
  */
 export class DnsResourceNat {
   readonly #entries = new Map<ResourceName, ReadonlyArray<Entry>>()
-  /** Names that were in use when their gateway was lost, until the resource is granted again. */
-  readonly #interrupted = new Map<ClientResource, Set<ResourceName>>()
   readonly #send: (gateway: GatewayPeer, packet: Uint8Array, now: number) => void
 
   /** `send` gets control packets, now or when the connection is up. */
@@ -66,7 +59,6 @@ export class DnsResourceNat {
   /** Whether a packet for the name can be sent to the gateway now; else it is kept. */
   passes(record: ResourceName, resource: ClientResource, gateway: GatewayPeer, packet: IpPacket, now: number): boolean {
     const entry = this.#find(record, resource, gateway) ?? this.#create(record, resource, gateway, now)
-    entry.usedAt = now
     if (entry.state !== "Pending") return true
     this.#sendIfDue(entry, now)
     if (entry.waiting === undefined) return true
@@ -94,34 +86,11 @@ export class DnsResourceNat {
     return this.#entries.get(record)?.some((entry) => entry.gateway === gateway) ?? false
   }
 
-  gatewayLost(gateway: GatewayPeer, now: number): void {
-    this.#removeWhere((entry) => {
-      if (entry.gateway !== gateway) return false
-      if (now - entry.usedAt > IN_USE) return true
-      const names = this.#interrupted.get(entry.resource) ?? new Set()
-      this.#interrupted.set(entry.resource, names)
-      if (names.size < MAX_NAMES_IN_USE) names.add(entry.record)
-      return true
-    })
-  }
-
-  /**
-   * The gateway of a resource that was granted is told the names that were in use before: an application that only
-   * receives sends no packet that would do it.
-   */
-  granted(resource: ClientResource, now: number): void {
-    const names = this.#interrupted.get(resource)
-    this.#interrupted.delete(resource)
-    const { gateway } = resource
-    if (names === undefined || gateway === undefined) return
-    for (const record of names) {
-      if (!record.assignments.some(({ target }) => target === resource)) continue
-      if (this.#find(record, resource, gateway) === undefined) this.#create(record, resource, gateway, now)
-    }
+  forgetGateway(gateway: GatewayPeer): void {
+    this.#removeWhere((entry) => entry.gateway === gateway)
   }
 
   forgetResource(resource: ClientResource): void {
-    this.#interrupted.delete(resource)
     this.#removeWhere((entry) => entry.resource === resource)
   }
 
@@ -152,7 +121,6 @@ export class DnsResourceNat {
       assignedIps,
       state: "Pending",
       sentAt: now,
-      usedAt: now,
       waiting: new UniquePacketBuffer(PACKETS_PER_ENTRY)
     }
     this.#entries.set(record, [...this.#entries.get(record) ?? [], entry])

@@ -135,28 +135,13 @@ describe("DnsResourceNat", () => {
     setup.record.assignments = []
     expect(setup.take("query")).toBe("")
   })
-  it.each<readonly [string, number, number, boolean]>([
-    ["tells the next gateway what was in use", 1000 + 20_000, 1, true],
-    ["but not what was not", 1000 + 20_001, 0, true],
-    ["nor what is the resource's no more", 1000, 0, false]
-  ])("%s", (_, lostAt, told, isAssigned) => {
-    const setup = new Setup()
-    const { gateway, nat, record, resource } = setup
-    setup.take("packet")
-    nat.gatewayLost(gateway, lostAt)
-    expect(nat.isAllowedSource(record, gateway)).toBe(false)
-    if (!isAssigned) record.assignments = []
-    nat.granted(resource, lostAt)
-    nat.granted(resource, lostAt) // once
-    expect([setup.sent - 1, nat.isAllowedSource(record, gateway)]).toEqual([told, told === 1])
-  })
-  it.each(["gatewayLost", "forgetResource"] as const)("forgets everything: %s", (forget) => {
+  it.each(["forgetGateway", "forgetResource"] as const)("forgets everything: %s", (forget) => {
     const setup = new Setup()
     const { gateway, nat, record, resource } = setup
     expect(nat.isAllowedSource(record, gateway)).toBe(false)
     setup.take("packet")
     expect(nat.isAllowedSource(record, gateway)).toBe(true)
-    if (forget === "gatewayLost") nat.gatewayLost(gateway, 1000)
+    if (forget === "forgetGateway") nat.forgetGateway(gateway)
     else nat.forgetResource(resource)
     expect([nat.isAllowedSource(record, gateway), setup.take("active"), setup.take("packet")]).toEqual([
       false,

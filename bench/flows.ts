@@ -11,7 +11,7 @@ import { networks } from "../src/lab/services.ts"
 import { addresses, type Topology } from "../src/lab/topology.ts"
 import { runToEnd, serveArgv, toldBy } from "./lab.ts"
 import { type BenchOptions, figure, median, ratios } from "./report.ts"
-import { byTurns, pathSettings, roundsSettings, type Side, startSides, stated } from "./sides.ts"
+import { byTurns, pathSettings, roundsSettings, type Side, startSides, stated, targets } from "./sides.ts"
 
 export interface FlowsConfig {
   readonly address: string
@@ -20,15 +20,23 @@ export interface FlowsConfig {
   readonly count: number
   /** How many wait for their answer at a time. */
   readonly window: number
-  /** After how many the time is taken. */
+  /** After how many answers the time is taken. */
   readonly bucket: number
 }
 
+export interface EchoConfig {
+  readonly addresses: ReadonlyArray<string>
+  readonly firstPort: number
+  /** Ports of each address. */
+  readonly count: number
+}
+
 export interface FlowsResult {
-  readonly seconds: number
-  readonly answered: number
+  /** Answered ones a second. */
+  readonly rate: number
   readonly lost: number
-  readonly bucketSeconds: ReadonlyArray<number>
+  /** Of one bucket after the other. */
+  readonly rates: ReadonlyArray<number>
 }
 
 const NAME = "flows.corp.test"
@@ -56,7 +64,8 @@ export const settings = (options: BenchOptions): ReadonlyArray<string> => [
 
 const startEcho = (network: Topology) =>
   Effect.gen(function*() {
-    const daemon = yield* network.daemon("res", "flow-echo", serveArgv("echo", { firstPort: FIRST_PORT, count: PORTS }))
+    const config: EchoConfig = { addresses: Object.values(targets), firstPort: FIRST_PORT, count: PORTS }
+    const daemon = yield* network.daemon("res", "flow-echo", serveArgv("echo", config))
     yield* toldBy(daemon, "ready", 15_000)
   })
 
@@ -125,11 +134,10 @@ export const run = (options: BenchOptions) =>
         }
         const { stdout } = yield* network.must("client", serveArgv("flows", config), { timeoutMillis: 600_000 })
         yield* forget(network, side.target === proxy ? addresses.resource4 : side.target)
-        const result = JSON.parse(stdout) as FlowsResult
-        const rates = result.bucketSeconds.map((seconds) => config.bucket / seconds)
+        const { lost, rate, rates } = JSON.parse(stdout) as FlowsResult
         return {
-          rate: result.answered / result.seconds,
-          lost: result.lost / count * 100,
+          rate,
+          lost: lost / count * 100,
           slowest: Math.min(...rates) / median(rates)
         }
       })

@@ -1,7 +1,7 @@
 /** `bench serve ROLE CONFIG`: programs that benches run on hosts of the lab. They write one line of JSON when they are done. */
 import * as dgram from "node:dgram"
 import * as net from "node:net"
-import type { FlowsConfig, FlowsResult } from "./flows.ts"
+import type { EchoConfig, FlowsConfig, FlowsResult } from "./flows.ts"
 
 const say = (value: unknown): void => void process.stdout.write(`${JSON.stringify(value)}\n`)
 
@@ -31,16 +31,18 @@ const firstByte = ({ address, port }: { readonly address: string; readonly port:
   say({ ready: true })
 }
 
-/** Sends every datagram back, on some ports in a row. */
-const echo = ({ count, firstPort }: { readonly firstPort: number; readonly count: number }): void => {
+/** Sends every datagram back, on some ports in a row; an answer has to come from the address that was asked. */
+const echo = ({ addresses, count, firstPort }: EchoConfig): void => {
   let bound = 0
-  for (let port = firstPort; port < firstPort + count; port++) {
-    const socket = dgram.createSocket({ type: "udp4", lookup: numeric })
-    socket.on("message", (bytes, from) => socket.send(bytes, from.port, from.address))
-    socket.bind(port, () => {
-      bound += 1
-      if (bound === count) say({ ready: true })
-    })
+  for (const address of addresses) {
+    for (let port = firstPort; port < firstPort + count; port++) {
+      const socket = dgram.createSocket({ type: "udp4", lookup: numeric })
+      socket.on("message", (bytes, from) => socket.send(bytes, from.port, from.address))
+      socket.bind(port, address, () => {
+        bound += 1
+        if (bound === count * addresses.length) say({ ready: true })
+      })
+    }
   }
 }
 
@@ -61,11 +63,13 @@ const LOST_MILLIS = 1000
 const flows = ({ address, bucket, count, firstPort, sockets, window }: FlowsConfig): void => {
   const sentAt = new Float64Array(count)
   const isDone = new Uint8Array(count)
-  const bucketSeconds: Array<number> = []
+  const rates: Array<number> = []
   const mine: Array<dgram.Socket> = []
   let [sent, oldest, answered, lost] = [0, 0, 0, 0]
   let began = 0
   let bucketBegan = 0
+  let bucketAnswers = 0
+  let lastAnswer = 0
   const finish = (flow: number): boolean => {
     if (isDone[flow] === 1) return false
     isDone[flow] = 1
@@ -80,30 +84,31 @@ const flows = ({ address, bucket, count, firstPort, sockets, window }: FlowsConf
       mine[flow % sockets]?.send(datagram, firstPort + Math.floor(flow / sockets), address)
     }
     if (answered + lost < count) return
-    const result: FlowsResult = { seconds: (performance.now() - began) / 1000, answered, lost, bucketSeconds }
+    // The wait for the last ones that were lost is nobody's speed.
+    if (bucketAnswers > bucket / 2) tally()
+    const result: FlowsResult = { rate: answered === 0 ? 0 : answered / (lastAnswer - began) * 1000, lost, rates }
     say(result)
     process.exit(0)
   }
   const tally = (): void => {
-    if ((answered + lost) % bucket !== 0) return
-    const now = performance.now()
-    bucketSeconds.push((now - bucketBegan) / 1000)
-    bucketBegan = now
+    rates.push(bucketAnswers / (lastAnswer - bucketBegan) * 1000)
+    bucketBegan = lastAnswer
+    bucketAnswers = 0
   }
   const onMessage = (bytes: Buffer): void => {
     if (bytes.length !== 4) return
     const flow = bytes.readUInt32BE()
     if (flow >= sent || !finish(flow)) return
     answered += 1
-    tally()
+    bucketAnswers += 1
+    lastAnswer = performance.now()
+    if (bucketAnswers === bucket) tally()
     sendMore()
   }
   setInterval(() => {
     const due = performance.now() - LOST_MILLIS
     for (; oldest < sent && (isDone[oldest] === 1 || (sentAt[oldest] ?? 0) < due); oldest++) {
-      if (!finish(oldest)) continue
-      lost += 1
-      tally()
+      if (finish(oldest)) lost += 1
     }
     sendMore()
   }, 50)

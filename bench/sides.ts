@@ -234,7 +234,10 @@ export const startSides = (
       [targets.wireguardGo, targets.plain].map((address) => `ip route add ${address} via ${targets.ours}`).join("; ")
     )
     const plain = yield* plainPath(network)
-    yield* network.daemon("res", "iperf3", ["iperf3", "-s"])
+    // Datagrams have to come back from the address that was asked.
+    for (const address of Object.values(targets)) {
+      yield* network.daemon("res", `iperf3-${address}`, ["iperf3", "-s", "-B", address])
+    }
     const theirs = yield* wireguardGo(network, sidePath)
     const { client, lab } = yield* startLab(
       network,

@@ -18,17 +18,20 @@ export interface Change {
 const range = ({ rounds, value }: BenchResult): readonly [number, number] =>
   rounds === undefined || rounds.length === 0 ? [value, value] : [Math.min(...rounds), Math.max(...rounds)]
 
+/** JSON has `null` for what was no number. */
+const isComplete = ({ rounds = [], value }: BenchResult): boolean =>
+  [value, ...rounds].every((number) => Number.isFinite(number))
+
 /**
  * A change is one when no round of either side lies in the range of the other's. With fewer than two rounds on a side its
  * noise is not known, and nothing is claimed.
  */
 const judge = (before: BenchResult, after: BenchResult): Verdict => {
+  if (![before, after].every(isComplete)) return "unknown noise"
   if (before.value === after.value) return "within noise"
   if ((before.rounds?.length ?? 0) < 2 || (after.rounds?.length ?? 0) < 2) return "unknown noise"
   const [low, high] = range(before)
   const [newLow, newHigh] = range(after)
-  const numbers = [low, high, newLow, newHigh]
-  if (!numbers.every((number) => Number.isFinite(number))) return "unknown noise"
   if (newLow <= high && low <= newHigh) return "within noise"
   const better = after.better ?? before.better
   if (better === undefined) return "changed"
@@ -57,7 +60,11 @@ export const compare = (base: Report, next: Report): ReadonlyArray<Change> => {
         unit: after?.unit ?? before?.unit ?? "",
         before: before?.value,
         after: after?.value,
-        percent: Number.isFinite(percent) ? percent : undefined,
+        percent: [before, after].every((result) =>
+            result !== undefined && isComplete(result)
+          ) && Number.isFinite(percent)
+          ? percent
+          : undefined,
         verdict: before === undefined ? "new" : after === undefined ? "gone" : judge(before, after)
       }
     })

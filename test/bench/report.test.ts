@@ -91,7 +91,7 @@ describe("a comparison", () => {
   it("survives a journey through JSON", () => {
     const lost = figure("rate", "Mbit/s", [Number.NaN, 1], { better: "higher" })
     const journey = JSON.parse(JSON.stringify(report([lost]))) as Report
-    expect(compare(journey, journey)[0]).toMatchObject({ percent: undefined })
+    expect(compare(journey, journey)[0]).toMatchObject({ percent: undefined, verdict: "unknown noise" })
   })
 
   it("says that machines or options differ, but not that the load does", () => {

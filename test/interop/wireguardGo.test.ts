@@ -138,7 +138,7 @@ describeWith(
         // It takes one initiation in 20 ms of a peer (HandshakeInitationRate in its device/constants.go).
         const notBefore = performance.now() + 30
         yield* waitFor("its willingness", () => performance.now() > notBefore)
-        udp.skip(121_000)
+        udp.skip(121_000) // REKEY_AFTER_TIME is 120 s, on our clock alone
         yield* waitFor("another answer", () => count(udp.received, Response) === 2)
         yield* exchangeEchoes(udp, 20, INNER.ours, INNER.theirs)
         const indices = udp.sent.filter((message) => message[0] === Initiation).map((message) =>

@@ -36,7 +36,7 @@ export const listenOn = (
     )
   })
 
-/** Node keeps it to itself; `undefined` once the socket is closed. */
+/** Node keeps it to itself and does not type it, so this asks with care; `undefined` once the socket is closed. */
 export const descriptorOf = (socket: net.Socket): number | undefined =>
   (socket as unknown as { readonly _handle?: { readonly fd?: number } | null })._handle?.fd
 

@@ -20,6 +20,7 @@ class Series {
 
   constructor(registry: MetricRegistry.MetricRegistry, definition: Definition, label: string | undefined) {
     const { help: description, kind, name } = definition
+    // A key with a tag stays a key of its kind, which the type of `MetricKey.tagged` does not say of a generic one.
     const tagged = <Key extends Parameters<typeof registry.get>[0]>(key: Key): Key =>
       label === undefined || definition.label === undefined
         ? key

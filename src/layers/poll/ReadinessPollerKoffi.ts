@@ -83,6 +83,7 @@ class NativeWatch {
 
   #start(): void {
     if (!this.#readable && !this.#writable) return this.#handle.stop()
+    // Typed with the events alone, called with the status before them, as the callback of `poll` is.
     this.#handle.start(
       { readable: this.#readable, writable: this.#writable },
       this.#onPoll as unknown as () => void

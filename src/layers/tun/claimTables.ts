@@ -31,11 +31,23 @@ export const claimTables = (
       if (other === undefined) {
         yield* requests.flush(tables, index)
         yield* requests.deleteRules(tables)
+        yield* removeLeftOvers(requests, index, instance + 1)
         return { instance, tables }
       }
       others.push(other)
     }
     return yield* Either.left(others)
+  })
+
+/** Of later clients that died: perhaps none will ever take their tables again. */
+const removeLeftOvers = (requests: InterfaceRequests, index: number, from: number): Step =>
+  Either.gen(function*() {
+    for (let instance = from; instance < MAX_INSTANCES; instance++) {
+      const tables = tablesOf(instance)
+      if ((yield* requests.otherTunnel(index, tables.user.table)) !== undefined) continue
+      yield* requests.flush(tables)
+      yield* requests.deleteRules(tables)
+    }
   })
 
 /** The name of the interface that has the tables, if they are not ours now. */

@@ -13,6 +13,7 @@ import { waitFor } from "../../support/waitFor.ts"
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "fz-log-control-"))
 afterAll(() => fs.rmSync(folder, { recursive: true }))
 
+/** Of a terminal's stream only `write` is used. */
 const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() }) as unknown as NodeJS.WriteStream
 
 describe("a log that is changed while it is written", () => {

@@ -238,11 +238,17 @@ describeWith({ root: true, programs: ["ip"] }, "TunInterfaceLinux", () => {
       ip("tuntap add mode tun name left")
       ip("link set left up")
       ip(`route add 100.64.0.0/11 dev left table ${user.table}`)
+      // And one beside it, of which the kernel has kept the rules and the copies of local networks.
+      const beside = tablesOf(2)
+      ip(`rule add not fwmark ${SOCKET_MARK} lookup ${beside.user.table} priority ${beside.user.priority}`)
+      ip(`route add 192.0.2.0/24 dev lo table ${beside.linkScope.table}`)
       ip(`route add 10.9.0.0/16 dev left table ${user.table}`)
       const devices = yield* TunDevice
       const first = yield* devices.open({ name: "other", offloads: false })
       assert.strictEqual(first.instance, 0)
       assert.deepStrictEqual(routesOf(4, user.table), ["100.64.0.0/11 other"]) // the claim
+      assert.deepStrictEqual(routesOf(4, beside.linkScope.table), [])
+      assert.deepStrictEqual(ipJson(`rule show priority ${beside.user.priority}`), [])
       ip("link del left")
       yield* first.configure(config("10.9.0.0/16"))
       const before = [rulesOf(4), rulesOf(6), routesOf(4, user.table), routesOf(6, user.table)]

@@ -408,16 +408,10 @@ export class Play {
         // P3, and R11: whoever could have been let in has been.
         assert.isFalse(this.#hasToBeLetIn(journey.client, fate.for), `nobody let it in: ${what}`)
         return expectNothing()
-      case "refused or dropped":
       case "refused":
         assert.deepStrictEqual(seen.arrived, [], what)
         assert.strictEqual(returned.length, 1, `${what} ${JSON.stringify(seen)}`)
-        return this.#judgeError(
-          returned[0] as Uint8Array,
-          packet,
-          fate._tag === "refused" ? fate.kind : "prohibited",
-          what
-        )
+        return this.#judgeError(returned[0] as Uint8Array, packet, fate.kind, what)
       case "delivered": {
         assert.deepStrictEqual(arrived.map(({ at }) => at), [fate.at], `${what} ${JSON.stringify(seen)}`)
         const [{ bytes }] = arrived as [Sighting["arrived"][number]]

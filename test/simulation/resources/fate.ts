@@ -23,8 +23,6 @@ export type Fate =
   | { readonly _tag: "refused"; readonly kind: "prohibited" | "unreachable-net" }
   /** It comes out of this gateway's or client's TUN device, once, for one of these addresses. */
   | { readonly _tag: "delivered"; readonly at: string; readonly to: ReadonlyArray<string> }
-  /** A gateway that has lost the grant says so, or says nothing: it was still to be told of the name. */
-  | { readonly _tag: "refused or dropped" }
 
 export const dropped: Fate = { _tag: "dropped" }
 export const prohibited: Fate = { _tag: "refused", kind: "prohibited" }

@@ -57,6 +57,23 @@ describeWith({ root: true, programs: ["ip"] }, "the client's process", () => {
     }
   }, 30_000)
 
+  it("ends within 20 s where there is no network, says so, and leaves nothing", async () => {
+    const began = Date.now()
+    const { child, result } = start([], { ...env, FIREZONE_API_URL: "wss://portal.example/" })
+    try {
+      const { code, stderr } = await result
+      assert.strictEqual(code, 5)
+      assert.match(
+        stderr,
+        /no connection to the portal at portal\.example after retrying for 15 s: .*check the network/
+      )
+      assert.isBelow(Date.now() - began, 20_000)
+      assert.isFalse(linkExists(TUN))
+    } finally {
+      child.kill("SIGKILL")
+    }
+  }, 30_000)
+
   it("cleans up after a bug in a callback, says what it was, and ends with 1", async () => {
     const bug = "process.on('SIGUSR2', () => setImmediate(() => { throw new Error('a bug') }))"
     const folder = fs.mkdtempSync(path.join(os.tmpdir(), "fz-main-"))

@@ -20,15 +20,13 @@ describeWith({ programs: ["flock"] }, "ControlLock", () => {
       fs.mkdirSync(path.dirname(file))
       const lock = new ControlLock(file)
       const other = yield* Effect.acquireRelease(
-        Effect.sync(() => spawn("flock", ["--exclusive", "--no-fork", file, "sleep", "60"], { stdio: "ignore" })),
+        Effect.sync(() => spawn("flock", ["--exclusive", "--no-fork", file, "sh", "-c", "echo held; exec sleep 60"])),
         (child) => Effect.sync(() => child.kill("SIGKILL"))
       )
-      // Taken as soon as it has it, and given back if it has not yet.
-      yield* waitFor("the other's lock", () => {
-        const outcome = lock.take()
-        lock.release()
-        return outcome._tag === "Taken"
-      })
+      let said = ""
+      other.stdout.on("data", (text) => (said += String(text)))
+      yield* waitFor("the other's lock", () => said === "held\n")
+      assert.deepStrictEqual(lock.take(), { _tag: "Taken", by: undefined })
       assert.deepStrictEqual(lock.takeIfThere(), { _tag: "Taken", by: undefined })
       const ended = new Promise((resolve) => other.once("exit", resolve))
       other.kill("SIGKILL")

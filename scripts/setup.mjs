@@ -76,7 +76,8 @@ const testPrograms = {
   // A machine of its own for the package.
   "systemd-nspawn": "systemd-container",
   debootstrap: "debootstrap",
-  buildah: "buildah",
+  podman: "podman",
+  crun: "crun",
   // Its headers are the word of somebody else on the layouts of Windows.
   "x86_64-w64-mingw32-gcc": "gcc-mingw-w64-x86-64"
 }

@@ -1,6 +1,6 @@
 /**
- * The recipe for containers: built on files of this machine's own, because no registry of images is asked, and run in a
- * container with one capability and one device.
+ * The recipe for containers: built by podman on files of this machine's own, because no registry of images is asked, and run
+ * by it as the README says, with one capability and one device.
  */
 import { assert, describe, expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -11,7 +11,7 @@ import * as path from "node:path"
 import { afterAll, beforeAll } from "vitest"
 import * as dnsmasq from "../../src/lab/dnsmasq.ts"
 import { namespaceFile } from "../../src/lab/labs.ts"
-import { daemon, run } from "../../src/lab/processes.ts"
+import { type Daemon, must, run, spawn } from "../../src/lab/processes.ts"
 import { eventually } from "../../src/lab/scenario.ts"
 import { hostRecords, named } from "../../src/lab/scenarios/dns.ts"
 import * as services from "../../src/lab/services.ts"
@@ -19,7 +19,7 @@ import * as topology from "../../src/lab/topology.ts"
 import { PAGE } from "../../src/lab/web.ts"
 import { executable } from "../support/executable.ts"
 import { describeWith } from "../support/requires.ts"
-import { childrenOf, machineFiles, machineNeeds } from "./machine.ts"
+import { machineFiles, machineNeeds } from "./machine.ts"
 
 const root = path.join(import.meta.dirname, "../..")
 const recipe = path.join(root, "packaging/container/Containerfile")
@@ -56,36 +56,56 @@ describe("the entry script", () => {
 })
 
 const RESOURCE = "www.corp.test"
-const RESOLV_CONF = `nameserver ${topology.addresses.dns4}\n`
 const NET_ADMIN = 12
-/** All but NET_ADMIN. */
-const DROPPED =
-  "CAP_AUDIT_CONTROL,CAP_AUDIT_WRITE,CAP_CHOWN,CAP_DAC_OVERRIDE,CAP_DAC_READ_SEARCH,CAP_FOWNER,CAP_FSETID,"
-  + "CAP_IPC_OWNER,CAP_KILL,CAP_LEASE,CAP_LINUX_IMMUTABLE,CAP_MKNOD,CAP_NET_BIND_SERVICE,CAP_NET_BROADCAST,CAP_NET_RAW,"
-  + "CAP_SETFCAP,CAP_SETGID,CAP_SETPCAP,CAP_SETUID,CAP_SYS_ADMIN,CAP_SYS_BOOT,CAP_SYS_CHROOT,CAP_SYS_NICE,CAP_SYS_PTRACE,"
-  + "CAP_SYS_RESOURCE,CAP_SYS_TTY_CONFIG"
+const STATE = "/var/lib/dev.firezone.client"
+
+/** podman with all that it keeps in one folder. */
+const confined = (home: string): ReadonlyArray<string> => {
+  const containers = path.join(home, "containers.conf")
+  const storage = path.join(home, "storage.conf")
+  fs.writeFileSync(
+    containers,
+    `[containers]
+# Its own are higher than what root may set in many a container.
+default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
+[engine]
+runtime = "crun"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+lock_type = "file"
+static_dir = "${home}/libpod"
+tmp_dir = "${home}/tmp"
+volume_path = "${home}/volumes"
+`
+  )
+  fs.writeFileSync(
+    storage,
+    `[storage]\ndriver = "overlay"\ngraphroot = "${home}/store"\nrunroot = "${home}/run"\n`
+  )
+  return ["env", `CONTAINERS_CONF=${containers}`, `CONTAINERS_STORAGE_CONF=${storage}`, "podman"]
+}
+
+/** What podman mounts is seen by nobody else, and gone with this; network namespaces that are made later are seen. crun takes one version of cgroups, not both. */
+const MOUNTS = `umount /sys/fs/cgroup/unified 2>/dev/null || :
+echo ready
+exec sleep infinity`
 
 describeWith(
-  { ...machineNeeds, programs: [...machineNeeds.programs ?? [], "buildah", "dnsmasq", "dig"] },
+  { ...machineNeeds, programs: [...machineNeeds.programs ?? [], "podman", "crun", "dnsmasq", "dig"] },
   "the image",
   () => {
-    const store = [
-      "--storage-driver",
-      "overlay",
-      "--root",
-      path.join(folder, "store"),
-      "--runroot",
-      path.join(folder, "run")
-    ]
-    const build = (...args: ReadonlyArray<string>): void => {
-      execFileSync("buildah", [...store, "bud", "--isolation", "chroot", "--format", "docker", "-q", ...args], {
-        stdio: ["ignore", "ignore", "pipe"]
-      })
-    }
     const make = (name: string): string => {
       const made = path.join(folder, name)
       fs.mkdirSync(made, { recursive: true })
       return made
+    }
+    const home = make("podman")
+    let mounts: Daemon
+    let engine: ReadonlyArray<string> = []
+    const podman = (...args: ReadonlyArray<string>) => must(`podman ${args[0]}`, [...engine, ...args])
+    const build = (...args: ReadonlyArray<string>): void => {
+      const [command = "", ...rest] = [...engine, "build", "--isolation", "chroot", "--format", "docker", "-q", ...args]
+      execFileSync(command, rest, { stdio: ["ignore", "ignore", "pipe"] })
     }
 
     /** The last step of the recipe's first stage, with what is built here: the rest of the stage is `npm ci` and the build. */
@@ -99,99 +119,94 @@ describeWith(
     }
 
     beforeAll(async () => {
+      mounts = await Effect.runPromise(
+        spawn(["unshare", "-m", "--propagation", "slave", "sh", "-ec", MOUNTS], path.join(folder, "mounts.log"))
+      )
+      const hasMounts = Effect.sync(() => mounts.log() === "ready\n")
+      if ((await Effect.runPromise(eventually(hasMounts, 10_000))) !== true) throw new Error(mounts.log())
+      engine = ["nsenter", "-t", String(mounts.pid), "-m", ...confined(home)]
       const base = path.join(folder, "base.Containerfile")
-      fs.writeFileSync(base, "FROM scratch\nCOPY . /\nCOPY --from=node node /usr/bin/node\n")
+      // Debian's container images have no symbolic link there, as a machine with systemd-resolved has.
+      fs.writeFileSync(
+        base,
+        "FROM scratch\nCOPY . /\nCOPY --from=node node /usr/bin/node\nRUN rm -f /etc/resolv.conf && : > /etc/resolv.conf\n"
+      )
       const node = make("node")
       fs.copyFileSync(process.execPath, path.join(node, "node"))
       fs.chmodSync(path.join(node, "node"), 0o755)
       const files = await Effect.runPromise(machineFiles)
       build("-f", base, "--build-context", `node=${node}`, "-t", "base", files)
-      build(
-        "-f",
-        recipe,
-        "--build-context",
-        `build=${stage()}`,
-        "--build-arg",
-        "NODE_IMAGE=localhost/base",
-        "-t",
-        "it",
-        root
-      )
+      const [context, image] = [`build=${stage()}`, "NODE_IMAGE=localhost/base"]
+      build("-f", recipe, "--build-context", context, "--build-arg", image, "-t", "firezone-headless-client", root)
     }, 600_000)
-
-    const config = () =>
-      (JSON.parse(execFileSync("buildah", [...store, "inspect", "--type", "image", "it"], { encoding: "utf8" })) as {
-        readonly Docker: {
-          readonly config: {
-            readonly Entrypoint: ReadonlyArray<string>
-            readonly Healthcheck: { readonly Test: ReadonlyArray<string> }
-            readonly Volumes: object
-          }
-        }
-      }).Docker.config
+    afterAll(async () => {
+      mounts.signal("SIGKILL")
+      await Effect.runPromise(mounts.exit)
+    })
 
     it.live(
-      "runs with one capability and one device, serves names, tells its health, and stops",
+      "runs with one capability and one device, serves names, tells its health, survives a kill, and stops",
       () =>
         Effect.gen(function*() {
-          const { Entrypoint, Healthcheck, Volumes } = config()
-          assert.deepStrictEqual(Object.keys(Volumes), ["/var/lib/dev.firezone.client"])
           const lab = yield* topology.scoped
           yield* services.start(lab, { executable, resources: [named(1, RESOURCE)] })
           yield* dnsmasq.start(lab, "res", [hostRecords(RESOURCE)])
           yield* dnsmasq.forGateway(lab)
 
-          const resolvConf = path.join(folder, "resolv.conf")
-          fs.writeFileSync(resolvConf, RESOLV_CONF)
           const token = path.join(folder, "token")
-          fs.writeFileSync(token, `${services.tokens.client}\n`, { mode: 0o644 })
-          // The container's files are mounted where nobody else sees it, and gone with it.
-          const container = yield* daemon([
-            ...["unshare", "-m", "--propagation", "private", "sh", "-ec"],
-            `it=$(buildah ${store.join(" ")} from localhost/it); root=$(buildah ${store.join(" ")} mount "$it")
-# As engines do: a plain file, which is then mounted over.
-rm -f "$root/etc/resolv.conf"; : > "$root/etc/resolv.conf"
-exec systemd-nspawn -D "$root" "$@"`,
-            ...[
-              "sh",
-              "-q",
-              "--register=no",
-              "--keep-unit",
-              "--console=pipe",
-              `--machine=${path.basename(folder).toLowerCase()}`
-            ],
-            ...[`--network-namespace-path=${namespaceFile(lab.name, "client")}`, "--bind=/dev/net/tun"],
-            ...[`--drop-capability=${DROPPED}`, "--capability=CAP_NET_ADMIN", "--resolv-conf=off", "--timezone=off"],
-            ...[`--bind=${resolvConf}:/etc/resolv.conf`, `--bind-ro=${token}:/token`, "--setenv=FIREZONE_TOKEN=/token"],
-            ...[`--setenv=FIREZONE_API_URL=${services.apiUrl}`, ...Entrypoint]
-          ], path.join(folder, "container.log"))
-          const inside = (...command: ReadonlyArray<string>) =>
-            Effect.suspend(() => {
-              const [leader] = childrenOf(container.pid)
-              return run(["nsenter", "-t", String(leader ?? 0), "-m", "-p", "-n", "-i", "-u", "--", ...command], {
-                env: { PATH: "/usr/local/bin:/usr/bin:/bin" }
-              })
-            })
-          const [kind, ...health] = Healthcheck.Test
-          assert.strictEqual(kind, "CMD")
-          const isHealthy = yield* eventually(
-            Effect.map(inside(...health), ({ code }) => code === 0 || container.hasExited()),
-            30_000
+          fs.writeFileSync(token, `${services.tokens.client}\n`)
+          yield* podman("secret", "create", "firezone-token", token)
+          const id = yield* Effect.acquireRelease(
+            Effect.map(
+              podman(
+                ...["run", "-d", "--cap-drop", "all", "--cap-add", "NET_ADMIN", "--device", "/dev/net/tun"],
+                ...["-v", `firezone:${STATE}`, "--secret", "firezone-token"],
+                ...["-e", "FIREZONE_TOKEN=/run/secrets/firezone-token", "-e", `FIREZONE_API_URL=${services.apiUrl}`],
+                ...["--network", `ns:${namespaceFile(lab.name, "client")}`, "--dns", topology.addresses.dns4],
+                "firezone-headless-client"
+              ),
+              ({ stdout }) => stdout.trim()
+            ),
+            (id) => Effect.ignore(podman("rm", "-f", "-t", "2", "-v", id))
           )
-          assert.isTrue(isHealthy === true && !container.hasExited(), container.log())
-          const page = yield* inside("curl", "-sS", "-m", "20", `http://${RESOURCE}/`)
-          assert.include(page.stdout, PAGE, page.stderr + container.log())
-          assert.notStrictEqual(fs.readFileSync(resolvConf, "utf8"), RESOLV_CONF)
-          const [leader = 0] = childrenOf(container.pid)
-          const effective = /^CapEff:\s*(\w+)$/m.exec(fs.readFileSync(`/proc/${leader}/status`, "utf8"))?.[1]
-          assert.strictEqual(BigInt(`0x${effective}`), 1n << BigInt(NET_ADMIN))
-          const id = yield* inside("cat", "/var/lib/dev.firezone.client/config/firezone-id.json")
-          assert.match(id.stdout, /"id":"[0-9a-f]{64}"/, "the image has no id of its own")
+          const inspect = (what: string) =>
+            Effect.map(podman("inspect", "--format", `{{${what}}}`, id), ({ stdout }) => stdout.trim())
+          const inside = (...command: ReadonlyArray<string>) => run([...engine, "exec", id, ...command])
+          const log = Effect.map(run([...engine, "logs", id]), ({ stderr, stdout }) => stdout + stderr)
+          /** By the image's own check. */
+          const healthy = Effect.gen(function*() {
+            const check = Effect.map(run([...engine, "healthcheck", "run", id]), ({ code }) => code === 0)
+            if ((yield* eventually(check, 30_000)) !== true) return assert.fail(yield* log)
+          })
 
-          process.kill(leader, "SIGTERM")
-          assert.strictEqual(yield* Effect.timeout(container.exit, "20 seconds"), 0, container.log())
-          assert.strictEqual(fs.readFileSync(resolvConf, "utf8"), RESOLV_CONF)
-          assert.notInclude(container.log(), services.tokens.client)
+          yield* healthy
+          const page = yield* inside("curl", "-sS", "-m", "20", `http://${RESOURCE}/`)
+          assert.include(page.stdout, PAGE, page.stderr + (yield* log))
+          // The container's own, as podman made it.
+          const resolvConf = yield* inspect(".ResolvConfPath")
+          assert.notInclude(fs.readFileSync(resolvConf, "utf8"), topology.addresses.dns4)
+          const pid = Number(yield* inspect(".State.Pid"))
+          const effective = /^CapEff:\s*(\w+)$/m.exec(fs.readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]
+          assert.strictEqual(BigInt(`0x${effective}`), 1n << BigInt(NET_ADMIN))
+          const device = yield* inside("cat", `${STATE}/config/firezone-id.json`)
+          assert.match(device.stdout, /"id":"[0-9a-f]{64}"/, "the image has no id of its own")
+
+          yield* podman("kill", "-s", "KILL", id)
+          // `podman wait`, and what makes "exited" of it, waits 20 s for a helper where no init buries it.
+          const hasEnded = Effect.map(inspect(".State.Status"), (status) => status === "stopped" || status === "exited")
+          assert.isTrue(yield* eventually(hasEnded, 10_000))
+          assert.notInclude(fs.readFileSync(resolvConf, "utf8"), topology.addresses.dns4)
+          yield* podman("start", id)
+          yield* healthy
+
+          yield* podman("stop", "-t", "20", id)
+          assert.strictEqual(yield* inspect(".State.ExitCode"), "0", yield* log)
+          assert.include(fs.readFileSync(resolvConf, "utf8"), topology.addresses.dns4)
+          assert.notInclude(yield* log, services.tokens.client)
+
+          // Of the volume, for the next container.
+          const kept = fs.readFileSync(path.join(home, "volumes/firezone/_data/config/firezone-id.json"), "utf8")
+          assert.strictEqual(kept, device.stdout)
         }).pipe(Effect.scoped),
       120_000
     )

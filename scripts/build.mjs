@@ -1,4 +1,5 @@
-// dist/bin, dist/bench: bundles that start fast; dist/lib: modules and types for programs that import our Layers.
+// dist/bin, dist/bench: bundles that start fast; dist/lib: modules and types for programs that import our Layers. What npm
+// packs, with --lib, is without benchmarks.
 //   node scripts/build.mjs [--lib]
 import { build } from "esbuild"
 import { spawnSync } from "node:child_process"
@@ -7,6 +8,7 @@ import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..")
+const isLibrary = process.argv.includes("--lib")
 const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"))
 rmSync(join(root, "dist"), { recursive: true, force: true })
 
@@ -15,7 +17,7 @@ await build({
   entryPoints: [
     "bin/firezone-headless-client.ts",
     "bin/firezone-client-tunnel.ts",
-    ...(existsSync(join(root, "bench/bench.ts")) ? ["bench/bench.ts"] : [])
+    ...(!isLibrary && existsSync(join(root, "bench/bench.ts")) ? ["bench/bench.ts"] : [])
   ],
   outdir: "dist",
   outbase: ".",
@@ -40,7 +42,7 @@ for (const name of ["firezone-headless-client", "firezone-client-tunnel"]) {
   chmodSync(join(root, `dist/bin/${name}.js`), 0o755)
 }
 
-if (process.argv.includes("--lib")) {
+if (isLibrary) {
   const result = spawnSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.build.json"], {
     cwd: root,
     stdio: "inherit"

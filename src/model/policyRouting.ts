@@ -7,6 +7,13 @@ export const SOCKET_MARK = 0xfd002021
 export const TUNNEL_NAME_LINUX = "tun-firezone"
 export const TUNNEL_NAME_WINDOWS = "Firezone"
 
+/** IFNAMSIZ without the terminating zero. */
+export const MAX_INTERFACE_NAME = 15
+
+/** As the Linux kernel takes it, which would put a number of its own in the place of `%d`. */
+export const isInterfaceName = (text: string): boolean =>
+  /^[^\s/%:]+$/.test(text) && text !== "." && text !== ".." && Buffer.byteLength(text) <= MAX_INTERFACE_NAME
+
 /** Clients that can run side by side in one network namespace; each has tables and rules of its own. */
 export const MAX_INSTANCES = 4
 

@@ -8,6 +8,7 @@ import * as Option from "effect/Option"
 import { randomUUID } from "node:crypto"
 import * as os from "node:os"
 import * as path from "node:path"
+import { isInterfaceName, MAX_INTERFACE_NAME } from "../model/policyRouting.ts"
 import type { ClientSettings, DnsControlMethod } from "../services/ClientConfig.ts"
 import { localUnlessAllowed, parseMetricsAddress, parseOtlpEndpoint, unsupportedMetrics } from "./metricsOptions.ts"
 
@@ -142,11 +143,10 @@ const parseDnsControl = (value: string): Parsed<DnsControlMethod> => {
   return method === undefined ? Either.left(`"${value}" is none of ${allowed.join(", ")}`) : Either.right(method)
 }
 
-/** An interface name as the Linux kernel takes it. */
 const parseTunName = (value: string): Parsed<string> =>
-  /^[^\s/%:]+$/.test(value) && value !== "." && value !== ".." && Buffer.byteLength(value) <= 15
+  isInterfaceName(value)
     ? Either.right(value)
-    : Either.left(`"${value}" is not an interface name of 1 to 15 bytes`)
+    : Either.left(`"${value}" is not an interface name of 1 to ${MAX_INTERFACE_NAME} bytes`)
 
 const parseAead = (value: string): Parsed<ClientSettings["aead"]> => {
   const name = (["auto", "raw", "evp", "node"] as const).find((name) => name === value)

@@ -19,6 +19,13 @@ export const TUN_F_TSO6 = 0x04
 export const TUN_F_USO4 = 0x20
 export const TUN_F_USO6 = 0x40
 
+/** What the client asks for, from everything to nothing; the kernel takes a set whole or not at all. */
+export const TUN_OFFLOADS: ReadonlyArray<{ readonly name: string; readonly flags: number }> = [
+  { name: "tso,uso", flags: TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_USO4 | TUN_F_USO6 },
+  { name: "tso", flags: TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 },
+  { name: "csum", flags: TUN_F_CSUM }
+]
+
 /** ioctl(2) with a number as its argument. */
 export const ioctlNumber = lazily<(fd: number, request: number, argument: number) => number>(
   "int ioctl(int fd, unsigned long request, long argument)"
@@ -29,13 +36,12 @@ export const ioctlBytes = lazily<(fd: number, request: number, argument: Uint8Ar
 )
 
 const IFREQ_LENGTH = 40
-/** The longest interface name: IFNAMSIZ without the terminating zero. */
-export const MAX_INTERFACE_NAME = 15
+const IFNAMSIZ = 16
 
 /** `struct ifreq` with a name and flags; `name` is at most 15 bytes. */
 export const ifreq = (name: string, flags: number): Uint8Array => {
   const bytes = new Uint8Array(IFREQ_LENGTH)
-  new TextEncoder().encodeInto(name, bytes.subarray(0, MAX_INTERFACE_NAME))
+  new TextEncoder().encodeInto(name, bytes.subarray(0, IFNAMSIZ - 1))
   new Uint16Array(bytes.buffer, 16, 1)[0] = flags
   return bytes
 }

@@ -30,11 +30,7 @@ import {
   ifreq,
   ioctlBytes,
   ioctlNumber,
-  TUN_F_CSUM,
-  TUN_F_TSO4,
-  TUN_F_TSO6,
-  TUN_F_USO4,
-  TUN_F_USO6,
+  TUN_OFFLOADS,
   TUN_PATH,
   TUNSETIFF,
   TUNSETOFFLOAD
@@ -43,13 +39,6 @@ import type { SyscallError } from "../../ffi/SyscallError.ts"
 import { SOCKET_MARK } from "../../model/policyRouting.ts"
 import { familyOf, type IpAddress, ipToBytes } from "../../protocol/wire/address.ts"
 import { KernelProbe, type SocketAbilities, type TunRefused } from "../../services/KernelProbe.ts"
-
-/** As the client asks for them (host spec section 8.1). */
-const OFFLOADS = [
-  ["tso,uso", TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_USO4 | TUN_F_USO6],
-  ["tso", TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6],
-  ["csum", TUN_F_CSUM]
-] as const
 
 /** The kernel puts a number in the place of `%d`. */
 const PROBE_NAME = "fzdoctor%d"
@@ -64,8 +53,8 @@ const probeTun = (): Either.Either<string, TunRefused> => {
     if (ioctlBytes()(fd, TUNSETIFF, ifreq(PROBE_NAME, IFF_TUN | IFF_NO_PI | IFF_VNET_HDR)) !== 0) {
       return Either.left({ step: "make a TUN interface", cause: lastError("ioctl(TUNSETIFF)") })
     }
-    const granted = OFFLOADS.find(([, flags]) => ioctlNumber()(fd, TUNSETOFFLOAD, flags) === 0)
-    return Either.right(granted?.[0] ?? "")
+    const granted = TUN_OFFLOADS.find(({ flags }) => ioctlNumber()(fd, TUNSETOFFLOAD, flags) === 0)
+    return Either.right(granted?.name ?? "")
   } finally {
     close()(fd)
   }

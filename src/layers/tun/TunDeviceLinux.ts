@@ -17,18 +17,15 @@ import {
   ifreq,
   ioctlBytes,
   ioctlNumber,
-  MAX_INTERFACE_NAME,
   TUN_DEVICE_NUMBER,
-  TUN_F_CSUM,
-  TUN_F_TSO4,
-  TUN_F_TSO6,
   TUN_F_USO4,
-  TUN_F_USO6,
+  TUN_OFFLOADS,
   TUN_PATH,
   TUNSETIFF,
   TUNSETOFFLOAD
 } from "../../ffi/linux/tun.ts"
 import { SyscallError } from "../../ffi/SyscallError.ts"
+import { isInterfaceName, MAX_INTERFACE_NAME } from "../../model/policyRouting.ts"
 import { ReadinessPoller, type Watch } from "../../services/ReadinessPoller.ts"
 import { type Tun, TunDevice, TunFailed, type TunHandlers, type TunOptions } from "../../services/TunDevice.ts"
 import { TunInterface } from "../../services/TunInterface.ts"
@@ -37,13 +34,6 @@ import { TunReader } from "./TunReader.ts"
 import { TunWriter } from "./TunWriter.ts"
 
 const NO_CAPABILITY = "run as root or with CAP_NET_ADMIN"
-
-/** From everything to nothing; the kernel takes a set whole or not at all. USO needs Linux 6.2. */
-const OFFLOADS: ReadonlyArray<{ readonly name: string; readonly flags: number }> = [
-  { name: "tso,uso", flags: TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_USO4 | TUN_F_USO6 },
-  { name: "tso", flags: TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 },
-  { name: "csum", flags: TUN_F_CSUM }
-]
 
 /** Makes the device node where a slim container or initramfs has none. */
 const ensureNode = Effect.suspend(() => {
@@ -104,7 +94,7 @@ const attach = (fd: number, name: string) =>
 /** Takes the largest set of offloads that the kernel grants, and returns its flags and name. */
 const negotiateOffloads = (fd: number, wanted: boolean) =>
   Effect.gen(function*() {
-    for (const set of wanted ? OFFLOADS : []) {
+    for (const set of wanted ? TUN_OFFLOADS : []) {
       if (ioctlNumber()(fd, TUNSETOFFLOAD, set.flags) === 0) return set
       yield* Effect.logInfo("the kernel does not grant an offload set of the tunnel device").pipe(
         Effect.annotateLogs({ offloads: set.name, errno: errnoName(errno()) })
@@ -124,9 +114,8 @@ const setNonBlocking = (fd: number) =>
 const failure = (syscall: string, code: number): SyscallError =>
   new SyscallError({ syscall, code, errno: errnoName(code) })
 
-/** `%` would make the kernel number the interface itself. */
 const checkName = (name: string) =>
-  /^[^\s/%:]+$/.test(name) && name !== "." && name !== ".." && Buffer.byteLength(name) <= MAX_INTERFACE_NAME
+  isInterfaceName(name)
     ? Effect.void
     : Effect.fail(
       new TunFailed({

@@ -18,6 +18,8 @@ export interface Assignment<Target> {
   target: Target | undefined
   /** Names keep it. */
   isUsed: boolean
+  /** Its names that were asked for last, the latest at the end. */
+  readonly recent: Set<NameRecord<Target>>
 }
 
 /** A name of a DNS resource, and all that was ever said to be behind it. */
@@ -44,6 +46,9 @@ export type Resolution<Target> =
   | { readonly _tag: "Answer"; readonly message: Uint8Array; readonly record?: NameRecord<Target> | undefined }
   /** Only the resource's site knows. */
   | { readonly _tag: "AskSite"; readonly target: Target }
+
+/** What a gateway is told at once is limited; the others of its names it is told when they are used. */
+const RECENT_NAMES = 64
 
 /** Asked by browsers before they take name resolution into their own hands, past us. */
 const CANARY = "use-application-dns.net"
@@ -72,6 +77,7 @@ export class ResourceResolver<Target> {
         return parsed === undefined ? [] : [this.#assignmentOf(id, parsed, ipStack)]
       })
       for (const assignment of record.assignments) assignment.isUsed = true
+      remember(record)
     }
   }
 
@@ -107,7 +113,7 @@ export class ResourceResolver<Target> {
       case RecordType.HTTPS:
         return this.#active.match(query.name).length === 0
           ? undefined
-          : local(answer(query, ResponseCode.NoError), this.recordOf(query.name))
+          : local(answer(query, ResponseCode.NoError), this.#asked(query.name))
       case RecordType.SRV:
       case RecordType.TXT: {
         const target = this.#active.match(query.name)[0]?.target
@@ -135,6 +141,11 @@ export class ResourceResolver<Target> {
     return this.#byName.get(name.toLowerCase())
   }
 
+  /** The names of a resource that were asked for last, the oldest first: no more than a gateway can be told at once. */
+  recentNamesOf(id: string): Iterable<NameRecord<Target>> {
+    return this.#assignments.get(id)?.recent ?? []
+  }
+
   get size(): number {
     return this.#records.length
   }
@@ -157,10 +168,17 @@ export class ResourceResolver<Target> {
     // Hundreds of thousands of names: whoever asks for more gets an error that can be seen, not an answer without addresses.
     if (record === undefined) return local(serverFailure(query))
     this.#assign(record, matching)
+    remember(record)
     const family = query.type === RecordType.A ? 4 : 6
     const isServed = matching.some((assignment) => supports(assignment.ipStack, family))
     const addresses = isServed ? proxyAddressBytes(record.number, family) : noAddresses
     return local(addressAnswer(query, addresses), record)
+  }
+
+  #asked(name: DomainName): NameRecord<Target> | undefined {
+    const record = this.recordOf(name)
+    if (record !== undefined) remember(record)
+    return record
   }
 
   #allocate(name: DomainName): NameRecord<Target> | undefined {
@@ -186,13 +204,25 @@ export class ResourceResolver<Target> {
     const known = this.#assignments.get(id)
     if (known !== undefined && known.pattern.text === pattern.text) return known
     // The old pattern's names are not the resource's any more, unless it matches them again.
-    const assignment = { id, pattern, ipStack, target: undefined, isUsed: false }
+    const assignment = { id, pattern, ipStack, target: undefined, isUsed: false, recent: new Set<NameRecord<Target>>() }
     this.#assignments.set(id, assignment)
     return assignment
   }
 
   #isCurrent(assignment: Assignment<Target>): boolean {
     return this.#assignments.get(assignment.id) === assignment
+  }
+}
+
+const remember = <Target>(record: NameRecord<Target>): void => {
+  for (const { recent } of record.assignments) {
+    recent.delete(record)
+    recent.add(record)
+    if (recent.size <= RECENT_NAMES) continue
+    for (const oldest of recent) {
+      recent.delete(oldest)
+      break
+    }
   }
 }
 

@@ -147,8 +147,9 @@ export class ClientDns {
     this.#drain(now)
   }
 
-  /** A resource that queries waited for is granted. */
+  /** A resource is granted, which queries may wait for. */
   granted(resource: ClientResource, now: number): void {
+    if (resource.resource.type === "dns") this.nat.granted(this.resolver.recentNamesOf(resource.id), resource, now)
     const waiting = this.#waitingForGrant.get(resource.id) ?? []
     this.#waitingForGrant.delete(resource.id)
     for (const each of waiting) this.#askSite(resource, each, now)
@@ -163,10 +164,15 @@ export class ClientDns {
     this.#drain(now)
   }
 
+  /** What is known of the devices of a dynamic pool. */
+  devicesOf(pool: ResourceId): ReturnType<DeviceResolver<unknown>["known"]> {
+    return this.#devices.known(pool)
+  }
+
   handlePush(push: ClientPush, now: number): void {
     if (push._tag === "DevicePoolDomainResolved") this.#devices.resolved(push.resourceId, push.domain, push)
     if (push._tag === "DevicePoolDomainResolutionFailed") {
-      this.#devices.failed(push.resourceId, push.domain, push.reason)
+      this.#devices.failed(push.resourceId, push.domain, push.reason, now)
     }
     this.#drain(now)
   }

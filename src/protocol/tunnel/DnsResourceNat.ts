@@ -56,6 +56,17 @@ export class DnsResourceNat {
     }
   }
 
+  /** The resource is reached through its gateway now, which is told the names at once: who only receives sends nothing. */
+  granted(names: Iterable<ResourceName>, resource: ClientResource, now: number): void {
+    const { gateway } = resource
+    if (gateway === undefined) return
+    for (const record of names) {
+      const entry = this.#find(record, resource, gateway)
+      if (entry === undefined) this.#create(record, resource, gateway, now)
+      else if (entry.state === "Pending") this.#sendIfDue(entry, now)
+    }
+  }
+
   /** Whether a packet for the name can be sent to the gateway now; else it is kept. */
   passes(record: ResourceName, resource: ClientResource, gateway: GatewayPeer, packet: IpPacket, now: number): boolean {
     const entry = this.#find(record, resource, gateway) ?? this.#create(record, resource, gateway, now)

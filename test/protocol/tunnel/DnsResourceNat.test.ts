@@ -13,7 +13,7 @@ import { dnsResource } from "./dns.ts"
 import { uuid } from "./fixtures.ts"
 import { parsed, udp } from "./packets.ts"
 
-type Step = "packet" | "query" | "active" | "inactive" | "wait"
+type Step = "packet" | "query" | "grant" | "active" | "inactive" | "wait"
 
 class Setup {
   readonly gateway = new GatewayPeer(uuid(9), uuid(8), new TunAddresses(ip("100.64.1.1"), ip("fd00:2021:1111::1:1")))
@@ -32,7 +32,10 @@ class Setup {
     const pattern = parseDomainPattern("*.corp.test")
     if (pattern === undefined) throw new Error("no pattern")
     this.resource.gateway = this.gateway
-    this.record.assignments = [{ id: this.resource.id, pattern, ipStack: "dual", target: this.resource, isUsed: true }]
+    const { record, resource } = this
+    record.assignments = [
+      { id: resource.id, pattern, ipStack: "dual", target: resource, isUsed: true, recent: new Set([record]) }
+    ]
   }
 
   /** What a step does: `sent` for every control packet, `passed` or `kept` for a packet, the number of those released. */
@@ -52,6 +55,9 @@ class Setup {
       case "query":
         nat.queried(record, this.#now)
         return ""
+      case "grant":
+        nat.granted([record], resource, this.#now)
+        return ""
       case "active":
       case "inactive":
         return `released ${nat.handleStatus(record, resource, gateway, step === "active").length}`
@@ -65,6 +71,10 @@ class Setup {
 const rows: ReadonlyArray<readonly [string, ReadonlyArray<readonly [Step, string]>]> = [
   ["nothing is known: a packet begins it", [["packet", "kept sent"]]],
   ["nothing is known: a query begins it", [["query", "sent"]]],
+  ["nothing is known: a grant begins it", [["grant", "sent"], ["packet", "kept"], ["active", "released 1"]]],
+  ["pending: a grant tells again after 2 s", [["query", "sent"], ["grant", ""], ["wait", ""], ["grant", "sent"]]],
+  ["confirmed: a grant changes nothing", [["query", "sent"], ["active", "released 0"], ["wait", ""], ["grant", ""]]],
+  ["failed: a grant changes nothing", [["query", "sent"], ["inactive", "released 0"], ["wait", ""], ["grant", ""]]],
   ["nothing is known: a status means nothing", [["active", "released 0"], ["packet", "kept sent"]]],
   ["pending: packets wait, and tell again after 2 s", [
     ["packet", "kept sent"],

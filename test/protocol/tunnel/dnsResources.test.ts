@@ -308,9 +308,14 @@ describe("the gateway's part (tunnel spec 11)", () => {
     const two = dnsResource(2, "a.corp.test", { filters: [udpPort(53)], sites: [site2] })
     const c = client(corp, two)
     const [a, b] = [addressOf(c, "a.corp.test"), addressOf(c, "b.corp.test")]
-    connect(c, corp, b)
+    c.authorize(corp.id, b, g1)
+    c.node.establish(g1.id)
+    c.nudge()
+    expect(delivered(c).control.map(({ event }) => event)).toMatchObject([
+      { domain: "b.corp.test", resource: corp.id },
+      { domain: "a.corp.test", resource: corp.id }
+    ])
     c.fromTun(tcp(via(a), 80))
-    expect(delivered(c).control.map(({ event }) => event)).toMatchObject([{ domain: "a.corp.test", resource: corp.id }])
     c.fromTun(udp(via(a), 53))
     c.push(grant(two.id, g2))
     c.node.establish(g2.id)
@@ -325,6 +330,35 @@ describe("the gateway's part (tunnel spec 11)", () => {
     expect(c.fromTun(udp(via(a), 53))).toBeUndefined()
     c.fromPeer(g2.id, status(two, "a.corp.test"))
     expect(c.fromTun(udp(via(a), 53))).toBeDefined()
+  })
+  it("begins with the grant for names that were asked for before: who only receives sends no packet", () => {
+    const c = client(corp, dnsResource(2, "other.test"))
+    const [a, b] = [ready(c, corp, "a.corp.test"), addressOf(c, "b.corp.test")]
+    addressOf(c, "other.test")
+    c.sent()
+    c.node.fail(g1.id)
+    c.nudge()
+    c.authorize(corp.id, b, g2)
+    c.node.establish(g2.id)
+    c.nudge()
+    expect(delivered(c).control.map(({ event, peer }) => [peer, event])).toMatchObject([
+      [g2.id, { domain: "b.corp.test", resource: corp.id }],
+      [g2.id, { domain: "a.corp.test", resource: corp.id }]
+    ])
+    expect(c.fromPeer(g2.id, udp(back(a)))).toBeDefined()
+  })
+  it("begins with the grant for the 64 names that were asked for last", () => {
+    const c = client(corp)
+    for (let i = 0; i < 70; i++) addressOf(c, `n${i}.corp.test`)
+    answerTo(c, "n3.corp.test", { type: "HTTPS" })
+    c.sent()
+    c.authorize(corp.id, addressOf(c, "n69.corp.test"), g1)
+    c.node.establish(g1.id)
+    c.nudge()
+    const told = delivered(c).control.map(({ event }) => event._tag === "AssignedIps" ? event.domain : event._tag)
+    expect(told).toHaveLength(64)
+    expect(told).toEqual(expect.arrayContaining(["n3.corp.test", "n7.corp.test", "n69.corp.test"]))
+    expect(told).not.toContain("n6.corp.test")
   })
   it("is forgotten with the gateway and with the resource", () => {
     const c = client(corp, dnsResource(2, "other.test"))

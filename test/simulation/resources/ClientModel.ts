@@ -219,8 +219,14 @@ export class ClientModel implements Device {
     this.authorised.set(id, gateway.id)
     this.gateways.add(gateway.id)
     this.#offlineUntil.delete(gateway.site)
+    // 11.2: the packets first, then every name that is the resource's as it is now.
     for (const journey of pending.journeys) this.#forward(journey, now)
-    for (const inquiry of pending.inquiries) this.#askSite(this.resources.get(id) as DnsResource, inquiry, now)
+    const resource = this.resources.get(id) as Resource
+    for (const named of resource.type === "dns" ? this.names.names : []) {
+      const isItsOwn = this.names.resourcesOf(named).some((each) => each.id === id)
+      if (isItsOwn && resource.type === "dns") this.#isSetUp(gateway, resource, named)
+    }
+    for (const inquiry of pending.inquiries) this.#askSite(resource as DnsResource, inquiry, now)
   }
 
   /** 8.3, 5.6 */

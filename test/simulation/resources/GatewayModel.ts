@@ -107,8 +107,10 @@ export class GatewayModel {
     const known = this.#clients.get(client)
     const granted = known?.grants.get(resource.id)
     if (known === undefined || granted?.type !== "dns" || !matches(granted.pattern, name)) return false
-    const before = known.names.get(name) ?? { proxies, hosts, resources: new Map() }
-    before.hosts = hosts
+    const before = known.names.get(name) ?? { proxies, hosts: [], resources: new Map() }
+    // The client names the addresses of the resource's families, and of those alone it is said where they lead.
+    const isNamed = (host: string): boolean => supports(resource.stack, familyOf(host))
+    before.hosts = [...before.hosts.filter((host) => !isNamed(host)), ...hosts.filter(isNamed)]
     before.resources.set(resource.id, resource.stack)
     known.names.set(name, before)
     return true

@@ -27,7 +27,12 @@ const groups: ReadonlyArray<
   { name: "clients that reach each other", needs: needing("dig"), scenarios: ["device-pool"] },
   { name: "clients side by side", needs: needing("dnsmasq", "dig"), scenarios: ["instances"] },
   { name: "who moves", needs: needing("tcpdump"), scenarios: ["roam", "portal-restart", "roam-sighup"] },
-  { name: "what it says of itself", needs: needing("setpriv"), scenarios: ["status", "service", "gui"] },
+  {
+    name: "what it says of itself",
+    needs: needing("setpriv", "tcpdump"),
+    scenarios: ["gui-often", "status", "service", "gui", "metrics"]
+  },
+  { name: "what it finds wrong", needs: needing("dnsmasq"), scenarios: ["doctor"] },
   { name: "what it tries", needs: needing("dnsmasq", "dig"), scenarios: ["ping"] },
   { name: "paths found inside the tunnel", needs: needing("tcpdump"), scenarios: ["path-mode", "path-mode-roam"] },
   {

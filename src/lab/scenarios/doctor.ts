@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import { DoctorReport, type Verdict } from "../../model/doctor.ts"
-import { SOCKET_MARK, TABLES } from "../../model/policyRouting.ts"
+import { TABLES } from "../../model/policyRouting.ts"
 import * as dnsmasq from "../dnsmasq.ts"
 import { eventually, type Recorder, type Scenario } from "../scenario.ts"
 import { type Lab, tokens } from "../services.ts"
@@ -85,9 +85,8 @@ ip route add 100.64.0.0/10 dev vpn0 table 52
 ip rule add to 10.99.0.0/16 lookup 52 priority 50`
 const OUT_OF_THE_WAY = `ip rule delete priority 50
 ip link delete vpn0`
-const [mark, linkScope] = [SOCKET_MARK, TABLES.linkScope]
-const RULE_BACK =
-  `ip rule add not fwmark ${mark} table ${linkScope.table} priority ${linkScope.priority} protocol kernel`
+const { priority } = TABLES.linkScope
+const RULE_AWAY = `ip rule delete priority ${priority}`
 
 const judgeWithClient = (lab: Lab, recorder: Recorder) =>
   Effect.gen(function*() {
@@ -141,9 +140,15 @@ const judgeWithClient = (lab: Lab, recorder: Recorder) =>
     })
     yield* client(OUT_OF_THE_WAY)
 
-    yield* client("ip rule delete priority 200")
+    // The client puts it back, and then rests for 15 s: time to look.
+    yield* client(RULE_AWAY)
+    const isBack = yield* eventually(
+      Effect.map(client(`ip rule show priority ${priority}`), ({ stdout }) => stdout !== ""),
+      10_000
+    )
+    yield* recorder.check("a rule that somebody removed", isBack === true, "the client puts it back")
+    yield* client(RULE_AWAY)
     yield* judge(recorder, "a rule is gone", yield* examine(lab), { "policy-routing": "failed", "rules": "ok" })
-    yield* client(RULE_BACK)
 
     const symmetric = yield* behind(lab, "symmetric")
     yield* judge(recorder, "symmetric NAT", symmetric, { relays: "ok", nat: "warning", mtu: "ok" })

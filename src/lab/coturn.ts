@@ -1,6 +1,7 @@
 /** coturn in the place of the relay emulator: code that nobody here wrote, with users as the portal names them. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import * as fs from "node:fs"
 import * as path from "node:path"
 import { LabError } from "./LabError.ts"
 import { relayCredentials } from "./relay/credentials.ts"
@@ -41,16 +42,32 @@ export const start = (topology: Topology): Effect.Effect<Coturn, LabError, Scope
       10_000
     )
     if (isListening === undefined) return yield* new LabError({ what: "coturn", why: "does not listen after 10 s" })
+    const admin = (...args: ReadonlyArray<string>) =>
+      topology.must("inet", ["turnadmin", ...args, "-b", database]).pipe(
+        Effect.tap(({ stdout }) =>
+          Effect.sync(() => {
+            // Each call leaves a file where the system keeps its logs.
+            for (const [, file = ""] of stdout.matchAll(/log file opened: (\S+)/g)) fs.rmSync(file, { force: true })
+          })
+        )
+      )
     return {
-      allow: ({ expiresAt, publicKey }) => {
+      allow: Effect.fn("coturn.allow")(function*({ expiresAt, publicKey }) {
         const { password, username } = relayCredentials({
           expiresAt,
           deviceKey: publicKey,
           stampSecret: RELAY.stampSecret
         })
-        return Effect.asVoid(
-          topology.must("inet", ["turnadmin", "-a", "-u", username, "-r", "firezone", "-p", password, "-b", database])
+        // While the server reads, the database is locked: then turnadmin adds nobody, and ends as if it had.
+        const added = yield* eventually(
+          Effect.gen(function*() {
+            yield* admin("-a", "-u", username, "-r", "firezone", "-p", password)
+            const { stdout } = yield* admin("-l")
+            return stdout.split("\n").includes(`${username}[firezone]`)
+          }),
+          10_000
         )
-      }
+        if (added === undefined) return yield* new LabError({ what: "turnadmin", why: `does not add ${username}` })
+      })
     }
   })

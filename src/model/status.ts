@@ -24,6 +24,16 @@ const Dns = Schema.Struct({
   searchDomain: Schema.optional(Schema.String)
 })
 
+/** The portal's latest, since access was last granted. */
+const Refusal = Schema.Struct({
+  /** `offline`, `not_found`, `forbidden`, `version_mismatch`, or a word that the portal has learned since. */
+  reason: Schema.String,
+  /** The conditions of policies that are not met, where the portal says so. */
+  violated: Schema.Array(Schema.String),
+  ageMillis: Schema.Number
+})
+export type Refusal = typeof Refusal.Type
+
 export const ResourceReport = Schema.Struct({
   id: Schema.String,
   type: Schema.Literal("cidr", "dns", "internet"),
@@ -34,11 +44,43 @@ export const ResourceReport = Schema.Struct({
   sites: Schema.Array(Schema.Struct({ id: Schema.String, name: Schema.String })),
   status: Schema.Literal("Unknown", "Online", "Offline"),
   /** The peer through which it is reached, while there is one. */
-  gateway: Schema.optional(Schema.String)
+  gateway: Schema.optional(Schema.String),
+  refusal: Schema.optional(Refusal)
+})
+
+export const DeviceReport = Schema.Struct({
+  /** Of dynamic pools only where it is known. */
+  id: Schema.optional(Schema.String),
+  /** What its owner calls it, once access was granted; in dynamic pools its name in DNS. */
+  name: Schema.optional(Schema.String),
+  /** As `address/bits`. */
+  ipv4: Schema.String,
+  ipv6: Schema.String,
+  /** Whether the portal lets us reach it now. */
+  granted: Schema.Boolean,
+  /** The peer that it is, while there is a connection. */
+  peer: Schema.optional(Schema.String),
+  refusal: Schema.optional(Refusal)
+})
+
+export const DevicePoolReport = Schema.Struct({
+  id: Schema.String,
+  type: Schema.Literal("static", "dynamic"),
+  name: Schema.String,
+  /** The pattern of names, of a dynamic one. */
+  address: Schema.optional(Schema.String),
+  /** Those that the portal lists; in a dynamic pool those whose names were looked up. */
+  devices: Schema.Array(DeviceReport),
+  /** Of a dynamic pool: the latest name that the portal had no device for. */
+  refusal: Schema.optional(Schema.Struct({ ...Refusal.fields, domain: Schema.String }))
 })
 
 export const PeerReport = Schema.Struct({
   id: Schema.String,
+  /** Older clients do not say. */
+  kind: Schema.optional(Schema.Literal("gateway", "device")),
+  /** Of a device: what its owner calls it. */
+  name: Schema.optional(Schema.String),
   state: Schema.Literal("connecting", "connected", "idle"),
   path: Schema.optional(Schema.Struct({
     kind: Schema.Literal("direct", "relayed-by-us", "relayed-by-peer", "relayed-both"),
@@ -83,6 +125,8 @@ export const StatusReport = Schema.Struct({
   dns: Schema.optional(Dns),
   internetResourceActive: Schema.Boolean,
   resources: Schema.Array(ResourceReport),
+  /** Older clients do not say. */
+  devicePools: Schema.optional(Schema.Array(DevicePoolReport)),
   peers: Schema.Array(PeerReport),
   /** Absent in what older clients say. */
   relays: Schema.optional(Schema.Array(RelayReport)),

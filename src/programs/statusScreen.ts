@@ -1,5 +1,6 @@
 /** A status as lines for a person. */
-import type { StatusReport } from "../model/status.ts"
+import type { Refusal, StatusReport } from "../model/status.ts"
+import { explainRefusal, type Refused } from "./refusal.ts"
 
 const CODES = { bold: 1, dim: 2, red: 31, green: 32, yellow: 33, cyan: 36 } as const
 type Style = keyof typeof CODES
@@ -14,6 +15,8 @@ type Row = ReadonlyArray<Cell>
 const styled = (style: Style, text: string): Cell => ({ style, text })
 type Resource = StatusReport["resources"][number]
 type Peer = StatusReport["peers"][number]
+type Pool = NonNullable<StatusReport["devicePools"]>[number]
+type Device = Pool["devices"][number]
 
 /** Names come from the portal: nothing in them may move the cursor or turn the text around. */
 export const printable = (text: string): string => text.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "\u{fffd}")
@@ -143,9 +146,87 @@ const peerLines = (peer: Peer, paint: Paint): ReadonlyArray<string> => {
     ...(peer.handshakeAgeMillis === undefined ? [] : [["handshake", `${duration(peer.handshakeAgeMillis)} ago`]]),
     ["traffic", `${bytes(peer.bytesSent)} sent, ${bytes(peer.bytesReceived)} received`]
   ]
+  const name = peer.name === undefined || peer.name === "" ? "" : `  ${printable(peer.name)}`
   return [
-    `  ${paint(STATE_STYLE[peer.state], peer.state)}  ${printable(peer.id)}`,
+    `  ${paint(STATE_STYLE[peer.state], peer.state)}  ${printable(peer.id)}${name}`,
     ...table(facts, paint).map((line) => `  ${line}`)
+  ]
+}
+
+/** Devices of one pool that are shown: those that something was tried with come first. */
+const MOST_DEVICES = 12
+
+const deviceState = ({ granted, peer, refusal }: Device, peers: ReadonlyArray<Peer>): Cell => {
+  const state = peers.find(({ id }) => id === peer)?.state
+  if (state !== undefined) return styled(STATE_STYLE[state], state)
+  return granted
+    ? styled("yellow", "granted")
+    : refusal === undefined
+    ? styled("dim", "unknown")
+    : styled("red", "refused")
+}
+
+const deviceRow = (device: Device, peers: ReadonlyArray<Peer>): Row => {
+  const peer = peers.find(({ id }) => id === device.peer)
+  const way = peer?.path === undefined ? "" : PATHS[peer.path.kind]
+  return [
+    deviceState(device, peers),
+    device.name || device.id || "",
+    device.ipv4.replace(/\/32$/, ""),
+    device.ipv6.replace(/\/128$/, ""),
+    styled("dim", peer !== undefined && !device.granted ? `${way}, by its wish alone` : way)
+  ]
+}
+
+const isOfUse = ({ granted, peer, refusal }: Device): boolean => granted || peer !== undefined || refusal !== undefined
+
+const poolLines = (pool: Pool, peers: ReadonlyArray<Peer>, paint: Paint): ReadonlyArray<string> => {
+  const sorted = pool.devices.toSorted((a, b) => Number(isOfUse(b)) - Number(isOfUse(a)))
+  const left = sorted.length - MOST_DEVICES
+  const none = pool.type === "static" ? "no devices" : "no name of a device was looked up yet"
+  return [
+    `  ${printable(pool.name)}${pool.address === undefined ? "" : `  ${printable(pool.address)}`}`,
+    ...(sorted.length === 0
+      ? [`    ${paint("dim", none)}`]
+      : table(sorted.slice(0, MOST_DEVICES).map((device) => deviceRow(device, peers)), paint).map((line) =>
+        `  ${line}`
+      )),
+    ...(left > 0 ? [`    ${paint("dim", `and ${left} more: see --json`)}`] : [])
+  ]
+}
+
+interface RefusedThing {
+  readonly what: Refused
+  readonly name: string
+  readonly refusal: Refusal
+}
+
+const refusedThings = ({ devicePools = [], resources }: StatusReport): ReadonlyArray<RefusedThing> => [
+  ...resources.flatMap(({ name, refusal }) =>
+    refusal === undefined ? [] : [{ what: "resource", name, refusal } as const]
+  ),
+  ...devicePools.flatMap(({ devices, name: pool, refusal }) => [
+    ...devices.flatMap(({ ipv4, name, refusal }) =>
+      refusal === undefined ? [] : [{ what: "device", name: `${name || ipv4} of ${pool}`, refusal } as const]
+    ),
+    ...(refusal === undefined ? [] : [{ what: "name", name: refusal.domain, refusal } as const])
+  ])
+]
+
+/** The latest first. */
+const refusalLines = (report: StatusReport, paint: Paint): ReadonlyArray<string> => {
+  const refused = refusedThings(report).toSorted((a, b) => a.refusal.ageMillis - b.refusal.ageMillis)
+  if (refused.length === 0) return []
+  return [
+    "",
+    paint("bold", `Refused by the portal (${refused.length})`),
+    ...refused.flatMap(({ name, refusal, what }) => {
+      const { means, nextStep } = explainRefusal(refusal, what)
+      return [
+        `  ${paint("red", printable(name))}, ${duration(refusal.ageMillis)} ago: ${printable(means)}`,
+        `    ${nextStep}`
+      ]
+    })
   ]
 }
 
@@ -178,17 +259,28 @@ const traffic = ({ dropped, routeCache, sockets, tun }: StatusReport): ReadonlyA
 
 /** Sections under headings, none wider than its widest line. */
 export const statusLines = (report: StatusReport, paint: Paint): ReadonlyArray<string> => {
-  const { peers, resources } = report
+  const { devicePools = [], resources } = report
+  const gateways = report.peers.filter(({ kind }) => kind !== "device")
+  const devices = report.peers.filter(({ kind }) => kind === "device")
   return [
     ...table(overview(report), paint),
     "",
     paint("bold", `Resources (${resources.length})`),
     ...(resources.length === 0 ? ["  none"] : table(resources.map(resourceRow), paint)),
+    ...(devicePools.length === 0 ? [] : [
+      "",
+      paint("bold", `Device pools (${devicePools.length})`),
+      ...devicePools.flatMap((pool) => poolLines(pool, report.peers, paint))
+    ]),
+    ...refusalLines(report, paint),
     "",
-    paint("bold", `Gateways (${peers.length})`),
-    ...(peers.length === 0
+    paint("bold", `Gateways (${gateways.length})`),
+    ...(gateways.length === 0
       ? ["  none; the first packet to a resource connects to one"]
-      : peers.flatMap((peer) => peerLines(peer, paint))),
+      : gateways.flatMap((peer) => peerLines(peer, paint))),
+    ...(devices.length === 0
+      ? []
+      : ["", paint("bold", `Devices (${devices.length})`), ...devices.flatMap((peer) => peerLines(peer, paint))]),
     "",
     paint("bold", "Traffic"),
     ...table(traffic(report), paint)

@@ -6,6 +6,7 @@ import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { IpAddress } from "../model/Route.ts"
 import type { PeerStatus, RelayStatus } from "../protocol/node/types.ts"
+import type { ClientTunnelStatus } from "../protocol/tunnel/types.ts"
 import type { DeviceFacts } from "./DeviceIdentity.ts"
 import type { DnsControl, DnsControlFailed } from "./DnsControl.ts"
 import type { PeerSocketStats } from "./PeerSocket.ts"
@@ -44,8 +45,9 @@ export interface TunnelStatus {
     readonly searchDomain?: string | undefined
   } | undefined
   /** With the peer through which one is reached, while there is one. */
-  readonly resources: ReadonlyArray<ResourceStatus & { readonly gateway?: string | undefined }>
-  readonly peers: ReadonlyArray<PeerStatus>
+  readonly resources: ClientTunnelStatus["resources"]
+  readonly devicePools: ClientTunnelStatus["devicePools"]
+  readonly peers: ClientTunnelStatus["peers"]
   /** Those that the portal named. */
   readonly relays: ReadonlyArray<RelayStatus>
   readonly tun: TunStats

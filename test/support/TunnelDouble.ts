@@ -37,7 +37,9 @@ export const tunnelStatus = (changes: Partial<TunnelStatus> = {}): TunnelStatus 
     status: "Online",
     gateway: "77777777-7777-4777-8777-777777777777"
   }],
+  devicePools: [],
   peers: [{
+    kind: "gateway",
     peer: "77777777-7777-4777-8777-777777777777",
     state: "connected",
     path: {

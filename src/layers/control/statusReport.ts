@@ -1,9 +1,8 @@
 /** What the control socket says of a session. */
 import { STATUS_VERSION, type StatusReport } from "../../model/status.ts"
-import type { PeerStatus } from "../../protocol/node/types.ts"
 import type { TunnelStatus } from "../../services/Tunnel.ts"
 
-const peerReport = ({ path, peer, ...facts }: PeerStatus): StatusReport["peers"][number] => ({
+const peerReport = ({ path, peer, ...facts }: TunnelStatus["peers"][number]): StatusReport["peers"][number] => ({
   id: peer,
   ...facts,
   path: path === undefined

@@ -291,13 +291,14 @@ const make = Effect.gen(function*() {
 
     const status = Effect.gen(function*() {
       const routeCache = yield* routes.stats
-      const { dnsCounts, dropped, internetResourceActive, peers, relays, resources } = core.status(now())
+      const { devicePools, dnsCounts, dropped, internetResourceActive, peers, relays, resources } = core.status(now())
       const { lastError, state } = portal.status()
       return {
         portal: { state: state === "failed" ? "disconnected" : state, lastError },
         interface: interfaceStatus,
         dns: dnsStatus,
         resources,
+        devicePools,
         peers,
         relays,
         tun: tun.stats(),

@@ -17,11 +17,19 @@ export interface Device {
   readonly ipv6: IpAddress
 }
 
+export interface DeviceFailure {
+  readonly domain: DomainName
+  readonly reason: string
+  readonly at: number
+}
+
 interface Pool {
   readonly id: ResourceId
   readonly pattern: DomainPattern
   /** By lower-case name. */
   readonly devices: Map<string, Device>
+  /** The latest name that the portal knew no device for, or gave none. */
+  failure: DeviceFailure | undefined
 }
 
 interface Waiting<Asker> {
@@ -59,7 +67,7 @@ export class DeviceResolver<Asker> {
     this.remove(id)
     const parsed = parseDomainPattern(pattern)
     if (parsed === undefined) return false
-    this.#pools = [...this.#pools, { id, pattern: parsed, devices: new Map<string, Device>() }]
+    this.#pools = [...this.#pools, { id, pattern: parsed, devices: new Map<string, Device>(), failure: undefined }]
       .sort((a, b) => a.id < b.id ? -1 : 1)
     return true
   }
@@ -105,13 +113,21 @@ export class DeviceResolver<Asker> {
     if (this.#names >= MAX_NAMES || pool.devices.has(name)) return
     pool.devices.set(name, device)
     this.#names += 1
+    if (pool.failure?.domain.toLowerCase() === name) pool.failure = undefined
   }
 
-  failed(id: ResourceId, domain: DomainName, reason: string): void {
-    this.#settle(
+  /** What is known of a pool: its names and their devices, and what it has failed at. */
+  known(id: ResourceId): Pick<Pool, "devices" | "failure"> | undefined {
+    return this.#pools.find((pool) => pool.id === id)
+  }
+
+  failed(id: ResourceId, domain: DomainName, reason: string, now: number): void {
+    const pool = this.#pools.find((pool) => pool.id === id)
+    const wasAsked = this.#settle(
       isFor(id, domain.toLowerCase()),
       (query) => reason === "not_found" ? answer(query, ResponseCode.NameError) : serverFailure(query)
     )
+    if (pool !== undefined && wasAsked) pool.failure = { domain, reason, at: now }
   }
 
   handleTimeout(now: number): void {

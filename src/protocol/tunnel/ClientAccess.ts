@@ -10,6 +10,7 @@ import type { DropCounts, DropReason } from "./DropCounts.ts"
 import { GatewayPeer } from "./GatewayPeer.ts"
 import { GatewayPreferences } from "./GatewayPreferences.ts"
 import { INTENT_COOL_DOWN, PendingAuthorizations } from "./PendingAuthorizations.ts"
+import { Refused } from "./Refused.ts"
 import { SiteStates } from "./SiteStates.ts"
 import { TunAddresses } from "./TunAddresses.ts"
 import type { SiteState } from "./types.ts"
@@ -162,6 +163,7 @@ export class ClientAccess {
     if (resource.gateway !== peer) this.#detach(resource, now)
     resource.gateway = peer
     resource.preferred = peer.id
+    resource.refused = undefined
     peer.allow(resource.id, networksOf(resource.resource))
     this.#preferences.learn(peer.id)
     // A connection that is there already says nothing of itself, whatever was said of its site meanwhile.
@@ -169,10 +171,11 @@ export class ClientAccess {
     this.#hooks.granted(resource, this.#pending.remove(resource.id) ?? [], now)
   }
 
-  /** Other reasons change nothing: traffic goes on asking. */
-  deny(id: ResourceId, reason: string, now: number): void {
+  /** Reasons but `offline` change nothing: traffic goes on asking. */
+  deny(id: ResourceId, reason: string, violated: ReadonlyArray<string>, now: number): void {
     const resource = this.resources.get(id)
     if (resource === undefined) return
+    resource.refused = new Refused(reason, violated, now)
     if (reason === "version_mismatch") return this.#events.notify("GatewayVersionMismatch", id)
     if (reason !== "offline") return
     this.#abandon(id, "not-authorized", now)

@@ -1,3 +1,4 @@
+import type { Device } from "../dns/DeviceResolver.ts"
 import type { NodeApi, PeerId } from "../node/types.ts"
 import type {
   ClientId,
@@ -8,7 +9,7 @@ import type {
   ResourceId,
   StaticDevicePool
 } from "../portal/types.ts"
-import { familyOf, ip, type IpAddress, ipFromBytes } from "../wire/address.ts"
+import { familyOf, formatNetwork, ip, type IpAddress, ipFromBytes } from "../wire/address.ts"
 import { AddressMap } from "../wire/AddressMap.ts"
 import { IcmpError, isIcmpError, parseIcmpError, writeIcmpError } from "../wire/icmp.ts"
 import { destinationOffset, type IpPacket, MAX_PACKET_LENGTH, PacketKind } from "../wire/ip.ts"
@@ -21,7 +22,9 @@ import type { DropCounts, DropReason } from "./DropCounts.ts"
 import { Opener } from "./FlowTable.ts"
 import type { PeerSender } from "./PeerSender.ts"
 import { PendingAuthorizations } from "./PendingAuthorizations.ts"
+import { Refused } from "./Refused.ts"
 import { TunAddresses } from "./TunAddresses.ts"
+import type { DeviceView } from "./types.ts"
 import type { BufferedPacket } from "./UniquePacketBuffer.ts"
 
 /** Addresses of pools that are waited for: a scan of a wide pool must not fill the memory. */
@@ -101,6 +104,37 @@ export class ClientDevices {
 
   peer(id: PeerId): DevicePeer | undefined {
     return this.#byId.get(id)
+  }
+
+  /** The devices that a static pool lists. */
+  devicesOf(pool: ResourceId, now: number): ReadonlyArray<DeviceView> {
+    return Array.from(this.#pools.membersOf(pool), ({ device, name, peer, refused }) => ({
+      id: device.clientId,
+      name,
+      ipv4: formatNetwork(device.ipv4),
+      ipv6: formatNetwork(device.ipv6),
+      granted: peer !== undefined,
+      peer: this.#byId.get(device.clientId)?.id,
+      refusal: refused?.view(now)
+    }))
+  }
+
+  /** A device that a name of a dynamic pool stands for: it is reached if a static pool lists it. */
+  named(name: string, { ipv4, ipv6 }: Device, now: number): DeviceView {
+    const words = wordsOf(ipv4)
+    const peer = this.#byAddress.get(4, words)?.id
+    const members = [...this.#pools.members()].filter((member) => member.owns(ipv4))
+    const granted = members.some((member) => member.peer !== undefined)
+    const refused = members.find(({ refused }) => refused !== undefined)?.refused
+    return {
+      id: members[0]?.device.clientId ?? peer,
+      name,
+      ipv4: `${ipv4}/32`,
+      ipv6: `${ipv6}/128`,
+      granted,
+      peer,
+      refusal: granted ? undefined : refused?.view(now)
+    }
   }
 
   /** The way out (8.1 steps 9, 11 and 12). */
@@ -197,7 +231,9 @@ export class ClientDevices {
       case "DeviceAccessAuthorized":
         return this.#authorize(push.access, now)
       case "DeviceAccessDenied":
-        for (const address of [push.ipv4, push.ipv6]) if (address !== undefined) this.#deny(address, now)
+        for (const address of [push.ipv4, push.ipv6]) {
+          if (address !== undefined) this.#deny(address, push.reason, now)
+        }
         return
       case "ClientIceCandidates":
         for (const candidate of push.candidates) node.addRemoteCandidate(push.clientId, candidate, now)
@@ -349,12 +385,17 @@ export class ClientDevices {
       return this.#parts.events.request({ _tag: "NoRelays" })
     }
     const peer = this.#peerFor(access, now)
+    peer.name = access.clientName
+    for (const member of this.#pools.members()) if (member.device.clientId === peer.id) member.name = peer.name
     if (access.resource !== undefined) {
       peer.grant(access.resource.id, access.resource.filters, this.#monotonic(access.expiresAt))
     }
     for (const [pool, packets] of this.#take(isOfPeer)) {
       const member = this.#pools.member(pool, peer.id)
-      if (member !== undefined) member.peer = peer
+      if (member !== undefined) {
+        member.peer = peer
+        member.refused = undefined
+      }
       this.#host.release(packets, now)
     }
   }
@@ -370,13 +411,20 @@ export class ClientDevices {
     return peer
   }
 
-  #deny(address: IpAddress, now: number): void {
+  #deny(address: IpAddress, reason: string, now: number): void {
+    // It does not say of which pool.
+    for (const member of this.#pools.members()) {
+      if (member.owns(address)) member.refused = new Refused(reason, [], now)
+    }
     this.#abandon((_, target) => target === address)
     const peer = this.#byAddress.get(familyOf(address), wordsOf(address))
     if (peer !== undefined && this.#pools.lists(peer.id)) this.#close(peer, "the portal has denied access", now)
   }
 
   #dismiss(id: ClientId, now: number): void {
+    for (const member of this.#pools.members()) {
+      if (member.device.clientId === id) member.refused = new Refused("offline", [], now)
+    }
     this.#abandon((pool, address) => this.#pools.member(pool, id)?.owns(address) === true)
     const peer = this.#byId.get(id)
     if (peer !== undefined) this.#close(peer, "the portal says that it is offline", now)

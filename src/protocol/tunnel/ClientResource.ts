@@ -3,6 +3,7 @@ import { formatNetwork } from "../wire/address.ts"
 import type { GatewayPeer } from "./GatewayPeer.ts"
 import { PortFilter, sameFilters } from "./PortFilter.ts"
 import type { PrefixEntry } from "./PrefixTable.ts"
+import type { Refused } from "./Refused.ts"
 
 /** One resource of the portal's list, and through whom it is reached. */
 export class ClientResource implements PrefixEntry {
@@ -18,6 +19,8 @@ export class ClientResource implements PrefixEntry {
   usedAt = Number.NEGATIVE_INFINITY
   /** When a gateway's refusal last made us ask the portal again. */
   renewedAt = Number.NEGATIVE_INFINITY
+  /** The portal's latest, until it grants. */
+  refused: Refused | undefined
 
   constructor(resource: Resource) {
     this.id = resource.id

@@ -98,10 +98,7 @@ export class ClientResources {
         status: sites.combined(resource.sites)
       })
     }
-    return views.sort((a, b) =>
-      Number(b.type === "internet") - Number(a.type === "internet") || byCodePoint(a.name, b.name) ||
-      byCodePoint(a.id, b.id)
-    )
+    return views.sort((a, b) => Number(b.type === "internet") - Number(a.type === "internet") || byNameAndId(a, b))
   }
 
   /** The portal lists one; should there be more, the largest id wins as elsewhere. */
@@ -118,6 +115,13 @@ export class ClientResources {
 /** The networks whose addresses a resource speaks for. */
 export const networksOf = (resource: Resource): ReadonlyArray<IpNetwork> =>
   resource.type === "cidr" ? [resource.address] : resource.type === "internet" ? DEFAULT_ROUTES : []
+
+interface Named {
+  readonly id: string
+  readonly name: string
+}
+
+export const byNameAndId = (a: Named, b: Named): number => byCodePoint(a.name, b.name) || byCodePoint(a.id, b.id)
 
 // `<` compares UTF-16 units, which puts characters beyond the first plane before some inside it.
 const byCodePoint = (a: string, b: string): number => {

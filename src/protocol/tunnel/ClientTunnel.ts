@@ -20,6 +20,7 @@ import { ClientDns, type OutsideQuery, resourceOf } from "./ClientDns.ts"
 import { ClientEvents } from "./ClientEvents.ts"
 import { type ClientRanges, clientRanges } from "./clientRanges.ts"
 import { type ControlEvent, isControlPacket, readControlEvent } from "./controlPacket.ts"
+import { devicePoolViews } from "./devicePoolViews.ts"
 import { DropCounts, type DropReason } from "./DropCounts.ts"
 import type { GatewayPeer } from "./GatewayPeer.ts"
 import { PacketQueue } from "./PacketQueue.ts"
@@ -217,7 +218,7 @@ export class ClientTunnel {
         this.#access.grant(push.authorization, now)
         break
       case "AuthorizationCreationFailed":
-        this.#access.deny(push.resourceId, push.reason, now)
+        this.#access.deny(push.resourceId, push.reason, push.violatedProperties, now)
         break
       case "IceCandidates":
         for (const candidate of push.candidates) this.#node.addRemoteCandidate(push.gatewayId, candidate, now)
@@ -304,8 +305,15 @@ export class ClientTunnel {
   status(now: number): ClientTunnelStatus {
     const { resources, sites } = this.#access
     return {
-      resources: resources.views(sites).map((view) => ({ ...view, gateway: resources.get(view.id)?.gateway?.id })),
-      peers: this.#node.status(now),
+      resources: resources.views(sites).map((view) => {
+        const resource = resources.get(view.id)
+        return { ...view, gateway: resource?.gateway?.id, refusal: resource?.refused?.view(now) }
+      }),
+      devicePools: devicePoolViews(resources, this.#devices, this.#dns, now),
+      peers: this.#node.status(now).map((peer) => {
+        const device = this.#devices.peer(peer.peer)
+        return device === undefined ? { ...peer, kind: "gateway" } : { ...peer, kind: "device", name: device.name }
+      }),
       relays: this.#node.relayStatus(),
       dropped: this.#drops.snapshot(),
       dnsCounts: this.#dns.counts,

@@ -17,6 +17,8 @@ interface InboundGrant {
 export class DevicePeer implements WaitingPeer {
   readonly id: ClientId
   readonly addresses: TunAddresses
+  /** What its owner calls it. */
+  name = ""
   readonly flows = new FlowTable()
   waiting: UniquePacketBuffer | undefined
   waitingControl: Array<Uint8Array> | undefined

@@ -5,6 +5,7 @@ import type { IpWords } from "../wire/ipWords.ts"
 import type { DevicePeer } from "./DevicePeer.ts"
 import { PortFilter, sameFilters } from "./PortFilter.ts"
 import { type PrefixEntry, PrefixTable } from "./PrefixTable.ts"
+import type { Refused } from "./Refused.ts"
 
 /** A device as one pool lists it. */
 export class PoolMember implements PrefixEntry {
@@ -12,6 +13,10 @@ export class PoolMember implements PrefixEntry {
   readonly id: ResourceId
   readonly device: PoolDevice
   readonly filter: PortFilter
+  /** What its owner calls it, once the portal has said so. */
+  name: string | undefined
+  /** The portal's latest, until it grants. */
+  refused: Refused | undefined
   /** Set while the portal lets us reach the device through this pool. */
   peer: DevicePeer | undefined
   /** When a packet was last sent to it for the pool's sake, and of which family. */
@@ -49,6 +54,10 @@ export class DevicePools {
     for (const { members } of this.#pools.values()) yield* members.values()
   }
 
+  membersOf(pool: ResourceId): Iterable<PoolMember> {
+    return this.#pools.get(pool)?.members.values() ?? []
+  }
+
   member(pool: ResourceId, client: ClientId): PoolMember | undefined {
     return this.#pools.get(pool)?.members.get(client)
   }
@@ -79,6 +88,7 @@ export class DevicePools {
       }
       const member = new PoolMember(resource.id, device, filter)
       // Of one that has moved the portal has to tell us the new addresses before they are believed.
+      member.name = known?.name
       if (isInPlace) {
         member.peer = known.peer
         member.usedAt = known.usedAt

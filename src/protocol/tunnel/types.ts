@@ -28,6 +28,45 @@ export interface ResourceView {
   readonly status: SiteState
 }
 
+/** The portal's word that something may not be reached, or cannot be. */
+export interface Refusal {
+  /** An open string: `offline`, `not_found`, `forbidden`, `version_mismatch`, ... */
+  readonly reason: string
+  /** The conditions of policies that are not met, where it says so. */
+  readonly violated: ReadonlyArray<string>
+  readonly ageMillis: number
+}
+
+/** A device of a pool, as far as it is known. */
+export interface DeviceView {
+  /** Of dynamic pools only once there is a connection. */
+  readonly id?: PeerId | undefined
+  /** What its owner calls it, once access was granted; in dynamic pools its name in DNS. */
+  readonly name?: string | undefined
+  /** Networks of one address each. */
+  readonly ipv4: string
+  readonly ipv6: string
+  /** Whether the portal lets us reach it now. */
+  readonly granted: boolean
+  /** The peer that it is, while there is a connection. */
+  readonly peer?: PeerId | undefined
+  /** The latest, since access was last granted. */
+  readonly refusal?: Refusal | undefined
+}
+
+/** A device pool as a person sees it. */
+export interface DevicePoolView {
+  readonly id: ResourceId
+  readonly type: "static" | "dynamic"
+  readonly name: string
+  /** Of dynamic pools: the pattern of names. */
+  readonly address?: string | undefined
+  /** Those that the portal lists; in dynamic pools those whose names were looked up. */
+  readonly devices: ReadonlyArray<DeviceView>
+  /** Of dynamic pools: the latest name that the portal had no device for. */
+  readonly refusal?: Refusal & { readonly domain: string } | undefined
+}
+
 export type PeerEvent =
   | { readonly _tag: "PeerConnected"; readonly peer: PeerId }
   | { readonly _tag: "PeerLost"; readonly peer: PeerId; readonly reason: string }
@@ -48,8 +87,17 @@ export type ClientTunnelEvent =
 
 export interface ClientTunnelStatus {
   /** With the gateway through which one is reached, while there is one. */
-  readonly resources: ReadonlyArray<ResourceView & { readonly gateway?: PeerId | undefined }>
-  readonly peers: ReadonlyArray<PeerStatus>
+  readonly resources: ReadonlyArray<
+    ResourceView & {
+      readonly gateway?: PeerId | undefined
+      /** The latest, since access was last granted. */
+      readonly refusal?: Refusal | undefined
+    }
+  >
+  readonly devicePools: ReadonlyArray<DevicePoolView>
+  readonly peers: ReadonlyArray<
+    PeerStatus & { readonly kind: "gateway" | "device"; readonly name?: string | undefined }
+  >
   readonly relays: ReadonlyArray<RelayStatus>
   /** Packets and datagrams dropped, by reason. */
   readonly dropped: { readonly [reason: string]: number }

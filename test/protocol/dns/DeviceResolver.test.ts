@@ -64,7 +64,7 @@ describe("DeviceResolver", () => {
     for (const [reason, code] of [["not_found", "NXDOMAIN"], ["forbidden", "SERVFAIL"]] as const) {
       resolver.resolve(query("ann.laptops.test"), "x", 0)
       events(resolver)
-      resolver.failed("1", "ANN.laptops.test", reason)
+      resolver.failed("1", "ANN.laptops.test", reason, 0)
       expect(events(resolver)).toEqual([`x ${code}`])
     }
   })
@@ -107,7 +107,7 @@ describe("DeviceResolver", () => {
     const resolver = make(["1", "*.laptops.test"])
     resolver.resolved("1", "ann.laptops.test", device)
     resolver.resolved("9", "ann.laptops.test", device)
-    resolver.failed("1", "ann.laptops.test", "not_found")
+    resolver.failed("1", "ann.laptops.test", "not_found", 0)
     resolver.resolve(query("ann.laptops.test"), "x", 0)
     expect(events(resolver)).toEqual(["ask 1 ann.laptops.test"])
   })

@@ -4,6 +4,7 @@
 import { spawnSync } from "node:child_process"
 import {
   existsSync,
+  lstatSync,
   mkdirSync,
   readFileSync,
   readlinkSync,
@@ -155,29 +156,41 @@ if (missing.length > 0) {
   }
 }
 
-// The lab runs systemd-resolved, but to install its package takes this machine's own DNS away. It has to fit its library.
-const resolved = join(root, ".cache", "systemd-resolved")
-const resolvedFiles = ["/usr/lib/systemd/systemd-resolved", "/lib/systemd/systemd-resolved"]
-if (
-  flags.has("--test-packages") && ![...resolvedFiles, resolved].some((file) => existsSync(file)) && onPath("apt-get")
-) {
-  say("unpacking the Debian package systemd-resolved into .cache, without installing it")
+/** Unpacks Debian packages into .cache, without installing them, if none of the files is there. */
+const unpack = (name, packages, files, without) => {
+  const target = join(root, ".cache", name)
+  if (!flags.has("--test-packages") || [...files, target].some((file) => existsSync(file)) || !onPath("apt-get")) return
+  say(`unpacking the Debian package ${name} into .cache, without installing it`)
   const work = join(root, ".cache", `unpacking-${process.pid}`)
   mkdirSync(join(work, "root"), { recursive: true })
   const script = `cd "$1"
-get() { apt-get download -q systemd-resolved libsystemd-shared; }
-get || { apt-get update -q; get; }
+shift
+get() { apt-get download -q "$@"; }
+get "$@" || { apt-get update -q; get "$@"; }
 for file in *.deb; do dpkg-deb -x "$file" root; done`
-  const done = run("sh", ["-ec", script, "sh", work]) === 0
-  if (done) renameSync(join(work, "root"), resolved)
-  else say("could not get it: the tests with the real systemd-resolved cannot run")
+  const done = run("sh", ["-ec", script, "sh", work, ...packages]) === 0
+  if (done) renameSync(join(work, "root"), target)
+  else say(`could not get it: ${without}`)
   rmSync(work, { recursive: true, force: true })
 }
+// The lab runs systemd-resolved, but to install its package takes this machine's own DNS away. It has to fit its library.
+unpack(
+  "systemd-resolved",
+  ["systemd-resolved", "libsystemd-shared"],
+  ["/usr/lib/systemd/systemd-resolved", "/lib/systemd/systemd-resolved"],
+  "the tests with the real systemd-resolved cannot run"
+)
+// To install it starts a server.
+unpack("prometheus", ["prometheus"], ["/usr/bin/prometheus"], "the test with the real Prometheus cannot run")
 
 const newer = (a, b) => existsSync(a) && existsSync(b) && statSync(a).mtimeMs >= statSync(b).mtimeMs
 const lock = join(root, "package-lock.json")
 const installed = join(root, "node_modules", ".package-lock.json")
-if (!newer(installed, lock)) {
+const modules = lstatSync(join(root, "node_modules"), { throwIfNoEntry: false })
+if (modules?.isSymbolicLink() === true) {
+  // npm would empty what it leads to, under the programs of whoever owns that.
+  say("node_modules is a link: what is there is taken as it is")
+} else if (!newer(installed, lock)) {
   say("installing node modules (npm ci)")
   if (run("npm", ["ci", "--no-audit", "--no-fund"]) !== 0) fail("npm ci failed")
 }

@@ -74,6 +74,7 @@ const testPrograms = {
   "systemd-analyze": "systemd",
   zsh: "zsh",
   fish: "fish",
+  tmux: "tmux",
   // A machine of its own for the package.
   "systemd-nspawn": "systemd-container",
   debootstrap: "debootstrap",

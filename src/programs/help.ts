@@ -68,7 +68,7 @@ cannot be made; 5 the portal was out of reach for too long; 130 interrupted twic
 
 Each command explains itself: firezone-headless-client COMMAND --help
 
-Try it without an account:  npm run lab
+Try it without an account:  firezone-headless-client lab run direct
 `
 
 const routeHelp = `Usage: firezone-headless-client [--tun-name NAME] route explain ADDRESS [--json]
@@ -145,6 +145,14 @@ Removes the stored token from this machine. The portal is not told: delete the t
 Exit codes: 0 removed, cancelled, or there was none; 1 it cannot be removed; 2 wrong usage.
 `
 
+const dnsCleanupHelp = `Usage: firezone-headless-client dns-cleanup
+
+Takes back what a client that was killed has left of its DNS settings, as its next start would. Changes nothing if there is
+nothing to take back, or while a client that runs has control. Needs root where there is something to do.
+
+Exit codes: 0 done, or there was nothing to do; 1 it could not be done; 2 wrong usage.
+`
+
 const commandHelp: { readonly [command: string]: string } = {
   "route": routeHelp,
   "status": statusHelp,
@@ -153,7 +161,8 @@ const commandHelp: { readonly [command: string]: string } = {
   "ping": pingHelp,
   "debug": debugHelp,
   "sign-in": signInHelp,
-  "sign-out": signOutHelp
+  "sign-out": signOutHelp,
+  "dns-cleanup": dnsCleanupHelp
 }
 
 /** Of the command among the arguments, else of the whole. */

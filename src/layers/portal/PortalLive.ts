@@ -47,6 +47,7 @@ import {
   type UpgradeRefused,
   type UpgradeRequest
 } from "./openWebSocket.ts"
+import { withoutToken } from "./withoutToken.ts"
 
 /** Events that the reader has not taken; then the socket is not read. */
 const MAX_EVENTS = 64
@@ -89,6 +90,7 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
       const given = Redacted.value(options.token)
       /** Empty if there is none, `undefined` if it cannot be sent. */
       const token = Redacted.make(given === "" ? "" : tokenIn(given))
+      const hide = withoutToken(Redacted.value(token) ?? given)
       const backoff = new ReconnectBackoff(options.maxPartitionTime && Duration.toMillis(options.maxPartitionTime))
       const clock = yield* Effect.clock
       const now = (): number => Number(clock.unsafeCurrentTimeNanos() / 1_000_000n)
@@ -115,6 +117,7 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
           host: dialTarget(url).host,
           secure: dialTarget(url).secure,
           trustedRoots,
+          hide,
           headers: {
             "User-Agent": userAgent(options.role, host, version),
             ...(bearer === "" ? {} : { "X-Authorization": `Bearer ${bearer}` })
@@ -146,7 +149,7 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
           Effect.annotateLogs({ endpoint, remote: remote.text })
         )
         yield* Effect.addFinalizer(() => Effect.sync(() => (live = undefined)))
-        const channel = yield* driveChannel(webSocket, options.role)
+        const channel = yield* driveChannel(webSocket, options.role, hide)
         live = { channel, endpoint }
         return yield* handleEvents(channel)
       }).pipe(

@@ -19,8 +19,15 @@ export interface DrivenChannel {
   readonly isJoined: () => boolean
 }
 
-/** The scope ends the timers; closing `webSocket` is its owner's. It comes paused and is resumed by the first `take`. */
-export const driveChannel = (webSocket: WebSocket, topic: string): Effect.Effect<DrivenChannel, never, Scope.Scope> =>
+/**
+ * The scope ends the timers; closing `webSocket` is its owner's. It comes paused and is resumed by the first `take`. `hide`
+ * takes out of what the portal says what nobody may read.
+ */
+export const driveChannel = (
+  webSocket: WebSocket,
+  topic: string,
+  hide: (text: string) => string = (text) => text
+): Effect.Effect<DrivenChannel, never, Scope.Scope> =>
   Effect.gen(function*() {
     const clock = yield* Effect.clock
     const now = (): number => Number(clock.unsafeCurrentTimeNanos() / 1_000_000n)
@@ -42,7 +49,7 @@ export const driveChannel = (webSocket: WebSocket, topic: string): Effect.Effect
 
     webSocket.on("message", (data: Buffer, isBinary) => {
       if (isBinary) return emit({ _tag: "Skipped", why: "a binary frame" })
-      channel.handleText(data.toString("utf8"), now())
+      channel.handleText(hide(data.toString("utf8")), now())
       settle()
     })
     // A frame that breaks the rules; the close that follows takes a while.

@@ -35,6 +35,8 @@ export interface UpgradeRequest {
   readonly host: string
   readonly secure: boolean
   readonly headers: { readonly [name: string]: string }
+  /** Takes out of an answer what nobody may read. */
+  readonly hide: (text: string) => string
   /** PEM of the roots that are trusted instead of the bundled ones. */
   readonly trustedRoots?: string | undefined
 }
@@ -151,7 +153,7 @@ const startTls = (
 
 const upgrade = (
   stream: net.Socket,
-  { headers, url }: UpgradeRequest
+  { headers, hide, url }: UpgradeRequest
 ): Effect.Effect<WebSocket, ConnectFailed | UpgradeRefused> =>
   Effect.async((resume) => {
     const options: ClientOptions & { readonly closeTimeout: number } = {
@@ -167,7 +169,7 @@ const upgrade = (
       webSocket.pause()
       resume(Effect.succeed(webSocket))
     })
-    webSocket.once("unexpected-response", (_request, response) => resume(readRefusal(response)))
+    webSocket.once("unexpected-response", (_request, response) => resume(readRefusal(response, hide)))
     // Stays: an error after the upgrade must find a listener.
     webSocket.on("error", (error) =>
       resume(
@@ -182,7 +184,10 @@ const upgradeFailure = (error: NodeJS.ErrnoException): string =>
     : `the WebSocket upgrade with the portal failed (${wordOf(error)})`
 
 /** The body counts only for what it says of the refusal; what came in time is enough. */
-const readRefusal = (response: IncomingMessage): Effect.Effect<never, UpgradeRefused> =>
+const readRefusal = (
+  response: IncomingMessage,
+  hide: UpgradeRequest["hide"]
+): Effect.Effect<never, UpgradeRefused> =>
   Effect.gen(function*() {
     const chunks: Array<Buffer> = []
     yield* Effect.async<void>((resume) => {
@@ -201,7 +206,7 @@ const readRefusal = (response: IncomingMessage): Effect.Effect<never, UpgradeRef
         status: response.statusCode ?? 0,
         contentType: response.headers["content-type"],
         retryAfter: response.headers["retry-after"],
-        body: Buffer.concat(chunks).subarray(0, MAX_BODY).toString("utf8")
+        body: hide(Buffer.concat(chunks).subarray(0, MAX_BODY).toString("utf8"))
       }, clock.unsafeCurrentTimeMillis())
     })
   })

@@ -332,6 +332,44 @@ describe("interruption leaves no socket open", () => {
 })
 
 describe("what is logged", () => {
+  it.scoped("never the token, even if the portal says it back", () =>
+    Effect.gen(function*() {
+      const lines: Array<string> = []
+      const logger = Logger.make(({ annotations, cause, message }) => {
+        lines.push(inspect([message, HashMap.toEntries(annotations), cause], { depth: 10 }))
+      })
+      const logging = Layer.merge(Logger.replace(Logger.defaultLogger, logger), Logger.minimumLogLevel(LogLevel.All))
+      yield* Effect.gen(function*() {
+        const portal = yield* makeScriptedPortal()
+        const connection = yield* openTo(`ws://127.0.0.1:${portal.port}/`, makeSocketFactoryDouble())
+        yield* expectEvent(connection, "Connected")
+        const said = `no good: ${cleanedToken} ${encodeURIComponent(cleanedToken)}`
+        sessionOf(portal).push(said, {})
+        sessionOf(portal).push("config_changed", { [said]: said })
+        sessionOf(portal).push("disconnect", { reason: said })
+        sessionOf(portal).webSocket.close()
+        const ended = yield* expectEvent(connection, "Disconnected")
+        assert.include(ended.error.reason, "no good: [token]")
+        portal.onUpgrade = refuse(
+          403,
+          { "Content-Type": "application/problem+json" },
+          JSON.stringify({ detail: said, code: said })
+        )
+        yield* passSleep(ended.retryInMillis)
+        const refused = yield* expectEvent(connection, "Disconnected")
+        assert.include(refused.error.reason, "403: no good: [token]")
+        portal.onUpgrade = undefined
+        portal.onFrame = (session, frame) => session.reply(frame, "error", { reason: said })
+        yield* passSleep(refused.retryInMillis)
+        const failed = yield* expectEvent(connection, "Failed")
+        assert.include(failed.error.message, "no good: [token]")
+        const everything = inspect([lines, ended, refused, failed, connection.status()], { depth: 20 })
+        assert.include(everything, "the portal ends the session")
+        assert.notInclude(everything, cleanedToken)
+        assert.notInclude(everything, encodeURIComponent(cleanedToken))
+      }).pipe(Effect.provide(logging))
+    }))
+
   it.scoped("never the token, and above DEBUG no host and no address", () =>
     Effect.gen(function*() {
       const lines: Array<{ readonly level: LogLevel.LogLevel; readonly text: string }> = []

@@ -87,6 +87,8 @@ export class World {
   readonly requests: Array<ClientRequest> = []
   /** Unix seconds at which the next grants end. */
   expiresAt: number | undefined
+  /** Lets nothing through between the client and anybody but the relay. */
+  relaysOnly = false
   readonly #resources: ReadonlyArray<Resource>
   readonly #relay = new RelayServer({
     crypto,
@@ -161,6 +163,7 @@ export class World {
   }
 
   carry(source: SocketAddress, destination: SocketAddress, bytes: Uint8Array): void {
+    if (this.relaysOnly && !this.#isLetThrough(source, destination)) return
     this.#later(LINK_DELAY, () => {
       if (destination.address === RELAY_ADDRESS) {
         if (destination.port === RELAY_PORT) this.#relay.handleClient(source, bytes, this.now)
@@ -171,6 +174,12 @@ export class World {
         if (machine.socket.text === destination.text) machine.receive(source, bytes)
       }
     })
+  }
+
+  #isLetThrough(source: SocketAddress, destination: SocketAddress): boolean {
+    const ends = [source, destination]
+    return ends.every(({ text }) => text !== this.client.socket.text) ||
+      ends.some(({ address, port }) => address === RELAY_ADDRESS && port === RELAY_PORT)
   }
 
   #later(delay: number, run: () => void): void {

@@ -97,6 +97,74 @@ describe("status screen", () => {
     assert.include(text(false), "All traffic  not through the tunnel")
     assert.include(text(true), "everything else")
   })
+  it("says what the portal refused, why, and what to do, the latest first", () => {
+    const refusal = { reason: "forbidden", violated: ["remote_ip", "of_tomorrow"], ageMillis: 61_000 }
+    const resources = [{ ...report().resources[0]!, gateway: undefined, refusal }]
+    const devicePools = [{
+      id: "p",
+      type: "dynamic" as const,
+      name: "Laptops",
+      address: "*.l.test",
+      devices: [],
+      refusal: { reason: "not_found", domain: "ann.l.test", violated: [], ageMillis: 2000 }
+    }]
+    assert.include(
+      statusLines(report({ resources, devicePools }), plain).join("\n"),
+      `Refused by the portal (2)
+  ann.l.test, 2 s ago: no device of the pool has this name
+    See the names of devices in the admin portal
+  Office LAN, 1 min 1 s ago: the conditions of no policy are met: this machine's address, of_tomorrow
+    Compare the conditions of`
+    )
+  })
+  it("shows device pools, those first with which something was tried, and devices apart from gateways", () => {
+    const [gateway] = tunnelStatus().peers
+    const device = (n: number, more: object = {}) => ({
+      id: `d${n}`,
+      ipv4: `100.64.0.${n}/32`,
+      ipv6: `fd00:2021:1111::${n}/128`,
+      granted: false,
+      ...more
+    })
+    const refusal = { reason: "offline", violated: [], ageMillis: 0 }
+    const text = statusLines(
+      report({
+        devicePools: [{
+          id: "p",
+          type: "static",
+          name: "Printers",
+          devices: [
+            ...Array.from({ length: 12 }, (_, n) => device(n + 10)),
+            device(1, { name: "alpha", granted: true, peer: "d1" }),
+            device(2, { refusal }),
+            device(3, { peer: "d3" }),
+            device(4, { granted: true })
+          ]
+        }],
+        peers: [gateway!, { ...gateway!, peer: "d1", kind: "device", name: "alpha" }, {
+          ...gateway!,
+          peer: "d3",
+          kind: "device",
+          state: "idle"
+        }]
+      }),
+      plain
+    ).join("\n")
+    assert.include(
+      text,
+      `Device pools (1)
+  Printers
+    connected  alpha  100.64.0.1   fd00:2021:1111::1   through our relay
+    refused    d2     100.64.0.2   fd00:2021:1111::2
+    idle       d3     100.64.0.3   fd00:2021:1111::3   through our relay, by its wish alone
+    granted    d4     100.64.0.4   fd00:2021:1111::4
+    unknown    d10    100.64.0.10  fd00:2021:1111::10
+`
+    )
+    assert.include(text, "    and 4 more: see --json\n")
+    assert.include(text, "Gateways (1)\n")
+    assert.include(text, "Devices (2)\n  connected  d1  alpha\n")
+  })
   it("lets no name of the portal's move the cursor", () => {
     const resource = { ...report().resources[0]!, name: "a\x1b[2Jb\r\n\u202ec\u2028", address: "\x9b31m" }
     const text = statusLines(

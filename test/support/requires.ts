@@ -6,16 +6,22 @@ import { describe, test } from "vitest"
 export interface Needs {
   /** Network namespaces, TUN devices and socket marks need root. */
   readonly root?: boolean
-  /** Names of executables on the PATH (or in /usr/sbin). */
+  /** Names of executables on the PATH, in /usr/sbin, or unpacked by `scripts/setup.mjs --test-packages`. */
   readonly programs?: ReadonlyArray<string>
   /** systemd-resolved, installed or unpacked by `scripts/setup.mjs --test-packages`. */
   readonly resolved?: boolean
 }
 
-const directories = [...(process.env["PATH"] ?? "").split(":"), "/usr/sbin", "/sbin"]
+const unpacked = path.resolve(".cache/prometheus/usr/bin")
+const directories = [...(process.env["PATH"] ?? "").split(":"), "/usr/sbin", "/sbin", unpacked]
 
-export const hasProgram = (program: string): boolean =>
-  directories.some((directory) => directory !== "" && fs.existsSync(path.join(directory, program)))
+/** Where it is. */
+export const findProgram = (program: string): string | undefined =>
+  directories.filter((directory) => directory !== "").map((directory) => path.join(directory, program)).find((file) =>
+    fs.existsSync(file)
+  )
+
+export const hasProgram = (program: string): boolean => findProgram(program) !== undefined
 
 const resolvedFiles = ["/usr/lib/systemd/systemd-resolved", "/lib/systemd/systemd-resolved", ".cache/systemd-resolved"]
 

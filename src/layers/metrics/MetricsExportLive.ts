@@ -19,11 +19,14 @@ import { Registry } from "./Registry.ts"
 const FRESH = "1 second"
 const TRY_AGAIN = Schedule.spaced("30 seconds")
 
+/** Once: by two clocks it would be another one each time, and look like a restart. */
+const startSeconds = Date.now() / 1000 - process.uptime()
+
 const processFacts = (): Facts["process"] => {
   const { system, user } = process.cpuUsage()
   return {
     version,
-    startSeconds: Date.now() / 1000 - process.uptime(),
+    startSeconds,
     cpuSeconds: (system + user) / 1e6,
     residentBytes: process.memoryUsage.rss()
   }

@@ -286,6 +286,91 @@ describe("ping", () => {
       assert.include(printed.join("\n"), "no gateway in HQ is online")
       assert.deepStrictEqual(asked, [`open ${HOST}`])
     }))
+  it.effect("waits no longer when the portal refuses, and says why and what to do", () =>
+    Effect.gen(function*() {
+      const without = { ...lan, gateway: undefined, status: "Unknown" as const }
+      const refused = (reason: string, ageMillis: number) =>
+        report([{ ...without, refusal: { reason, violated: ["remote_ip"], ageMillis } }], { peers: [] })
+      const now = yield* start({
+        // The first refusal is older than the request.
+        reports: [
+          refused("forbidden", 60_000),
+          refused("forbidden", 60_000),
+          refused("forbidden", 60_100),
+          refused("forbidden", 50)
+        ],
+        target: HOST,
+        echo: () => Effect.never
+      })
+      yield* TestClock.adjust("700 millis")
+      assert.strictEqual(yield* Fiber.join(now.fiber), "DoesNotWork")
+      assert.include(now.printed.join("\n"), "refused it: the conditions of no policy are met: this machine's address")
+      assert.include(now.printed.join("\n"), "Compare the conditions of the resource's policies")
+      const silent: Echoes["echo"] = (_, patience) => Effect.delay(Effect.succeed({ _tag: "Silent" }), patience)
+      const before = yield* play({ reports: [refused("version_mismatch", 61_000)], target: HOST, echo: silent })
+      assert.include(before.text("access"), "within 10000 ms; 1 min 1 s ago it refused: the versions")
+    }))
+  it.effect("tries a device of a pool, by any of its names", () =>
+    Effect.gen(function*() {
+      const device = {
+        id: "d1",
+        name: "alpha",
+        ipv4: "100.64.0.7/32",
+        ipv6: "fd00:2021:1111::7/128",
+        granted: true,
+        peer: GATEWAY
+      }
+      const devicePools: StatusReport["devicePools"] = [
+        {
+          id: "p1",
+          type: "static",
+          name: "Printers",
+          devices: [device, { ...device, id: "d2", name: "beta", ipv4: "100.64.0.8/32", ipv6: "fd00:2021:1111::8/128" }]
+        },
+        {
+          id: "p2",
+          type: "dynamic",
+          name: "Names",
+          address: "*.l.test",
+          devices: [{ ...device, name: "a.l.test" }, {
+            ...device,
+            name: "b.l.test",
+            ipv4: "100.64.0.9/32",
+            ipv6: "fd00:2021:1111::9/128",
+            granted: false,
+            peer: undefined
+          }]
+        },
+        { id: "p3", type: "static", name: "Nobody", devices: [] }
+      ]
+      const account = report([], { devicePools })
+      const meant = (text: string, family?: 4 | 6) => {
+        const target = findTarget(account, text, family)
+        if (target._tag !== "Found") {
+          return target._tag === "Unknown"
+            ? target.why
+            : `unclear: ${target.resources.length}`
+        }
+        const { host, resource } = target
+        return [resource.id, host._tag === "Address" ? host.address : host._tag === "Name" ? host.name : "-"].join()
+      }
+      for (const text of ["d1", "ALPHA", "100.64.0.7"]) assert.strictEqual(meant(text), "p1 d1,100.64.0.7")
+      assert.strictEqual(meant("alpha", 6), "p1 d1,fd00:2021:1111::7")
+      assert.strictEqual(meant("fd00:2021:1111::7"), "p1 d1,fd00:2021:1111::7")
+      assert.strictEqual(meant("a.l.test"), "p2 a.l.test,100.64.0.7")
+      assert.strictEqual(meant("c.l.test"), "p2 c.l.test,c.l.test")
+      assert.strictEqual(meant("Printers"), "unclear: 2")
+      assert.include(meant("Nobody"), "lists no devices")
+      assert.include(meant("c.m.test"), "no resource of this account is called")
+
+      const works = yield* play({ reports: [account], target: "alpha" })
+      assert.strictEqual(works.ended, "works")
+      assert.strictEqual(works.text("resource"), "alpha, 100.64.0.7 and fd00:2021:1111::7, a device of Printers")
+      assert.include(works.text("access"), "through device 77777777")
+      assert.strictEqual(works.summary?.resource, "p1")
+      const astray = yield* play({ reports: [account], target: "b.l.test", echo: () => Effect.never })
+      assert.include(astray.text("access"), "no static device pool lists the device")
+    }))
   it.effect("says what stands in the way of access", () =>
     Effect.gen(function*() {
       const silent: Echoes["echo"] = (_, patience) => Effect.delay(Effect.succeed({ _tag: "Silent" }), patience)

@@ -6,11 +6,10 @@ import type { StageLine } from "../../model/ping.ts"
 import type { StatusReport } from "../../model/status.ts"
 import { ControlClient } from "../../services/ControlClient.ts"
 import type { EchoOutcome } from "../../services/ResourceProbe.ts"
-import type { Target } from "./target.ts"
+import { type Reachable, reachables, type Target } from "./target.ts"
 import { accessStage, pathStage, stage } from "./verdicts.ts"
 
 type Found = Extract<Target, { readonly _tag: "Found" }>
-type Resource = StatusReport["resources"][number]
 
 /** Between questions to the client. */
 const STATUS_MILLIS = 200
@@ -20,17 +19,22 @@ const OLD_NEWS_MILLIS = 2000
 export const now = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos) / 1e6)
 
 /** Of the resource, or of another one that holds the host and was granted in its place. */
-export const serving = ({ resources }: StatusReport, { alternatives, resource }: Found): Resource | undefined => {
-  const own = resources.find(({ id }) => id === resource.id)
-  if (own?.gateway !== undefined) return own
-  return resources.find(({ gateway, id }) => gateway !== undefined && alternatives.has(id)) ?? own
+export const serving = (report: StatusReport, { alternatives, resource }: Found): Reachable | undefined => {
+  const all = reachables(report)
+  const own = all.find(({ id }) => id === resource.id)
+  if (own?.peer !== undefined) return own
+  return all.find(({ id, peer }) => peer !== undefined && alternatives.has(id)) ?? own
 }
+
+/** Whether the portal has refused it since the first packet. */
+const isRefused = ({ refusal }: Reachable, sinceMillis: number): boolean =>
+  refusal !== undefined && refusal.ageMillis < sinceMillis
 
 /** How it went, what there is to say about access and path, and whether to send more. */
 export const firstEcho = <E, R>(before: StatusReport, target: Found, echo: Effect.Effect<EchoOutcome, E, R>) =>
   Effect.gen(function*() {
     const client = yield* ControlClient
-    const { gateway, id, status } = target.resource
+    const { id, peer, status } = target.resource
     const began = yield* now
     let grantedMillis: number | undefined
     const watch = Effect.gen(function*() {
@@ -38,14 +42,19 @@ export const firstEcho = <E, R>(before: StatusReport, target: Found, echo: Effec
         const report = yield* client.status
         const found = serving(report, target)
         const millis = (yield* now) - began
-        if (found?.gateway !== undefined) grantedMillis = millis
+        if (found?.peer !== undefined) grantedMillis = millis
         const isOffline = found?.status === "Offline" && (status !== "Offline" || millis > OLD_NEWS_MILLIS)
-        if (grantedMillis !== undefined || found === undefined || isOffline) return found?.gateway !== undefined
+        if (
+          grantedMillis !== undefined || found === undefined || isOffline || found.isNameOnly ||
+          isRefused(found, millis)
+        ) {
+          return found?.peer !== undefined
+        }
       }
     })
     const asked = yield* Effect.fork(echo)
     // Nobody will answer where nobody was asked. A client that is gone is noticed below.
-    const mayCome = gateway !== undefined || (yield* Effect.raceFirst(
+    const mayCome = peer !== undefined || (yield* Effect.raceFirst(
       Effect.orElseSucceed(watch, () => true),
       Effect.as(Fiber.await(asked), true)
     ))
@@ -61,7 +70,7 @@ export const firstEcho = <E, R>(before: StatusReport, target: Found, echo: Effec
     }
     const isFiltered = first._tag === "Refused" && first.isProhibited &&
       (report.dropped["prohibited"] ?? 0) > (before.dropped["prohibited"] ?? 0)
-    const isNew = gateway === undefined && resource.gateway !== undefined
+    const isNew = peer === undefined && resource.peer !== undefined
     const path = pathStage({ report, resource })
     const access = accessStage({
       resource,
@@ -72,7 +81,7 @@ export const firstEcho = <E, R>(before: StatusReport, target: Found, echo: Effec
       grantedMillis: isNew ? grantedMillis ?? waitedMillis : undefined
     })
     // More of the same would tell nothing.
-    const isHopeless = resource.gateway === undefined || path?.verdict === "failed" || isFiltered
+    const isHopeless = resource.peer === undefined || path?.verdict === "failed" || isFiltered
     return {
       first,
       lines: path === undefined ? [access] : [access, path],

@@ -13,7 +13,7 @@ import { type Echoes, type EchoOutcome, type LookUp, ResourceProbe } from "../..
 import { colours, plain } from "../statusScreen.ts"
 import { firstEcho, now, serving } from "./firstEcho.ts"
 import { pingLines } from "./screen.ts"
-import { findTarget, type Host } from "./target.ts"
+import { findTarget, type Host, type Reachable } from "./target.ts"
 import { clientStage, conclude, nameFailed, resourceStage, stage } from "./verdicts.ts"
 
 /** It does not work; exit code 1. It has been said on stdout. */
@@ -39,7 +39,6 @@ export interface PingOptions {
 export const FIRST_PATIENCE_MILLIS = 10_000
 const LOOK_UP_MILLIS = 5000
 
-type Resource = StatusReport["resources"][number]
 type Tally = { readonly sent: number; readonly prohibited: number; readonly times: ReadonlyArray<number> }
 
 const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
@@ -87,7 +86,7 @@ export const ping = Effect.fn("ping")(function*(options: PingOptions) {
 
   const [took, report] = yield* timed(client.status)
   yield* print(clientStage(report, took))
-  const target = findTarget(report, options.target)
+  const target = findTarget(report, options.target, options.family)
   if (target._tag === "Unknown") {
     yield* print(
       stage("resource", "failed", target.why, { nextStep: "See all of them with: firezone-headless-client status" })
@@ -95,12 +94,16 @@ export const ping = Effect.fn("ping")(function*(options: PingOptions) {
     return yield* breakOff(`There is no such resource: ${options.target}`)
   }
   if (target._tag === "Unclear") {
-    const ids = target.resources.map(({ address, id }) => `${id} (${address})`).join(", ")
-    yield* print(stage("resource", "failed", `several are called that: ${ids}`, { nextStep: "Give the id of one" }))
+    const ids = target.resources.map(({ address, id, resourceId }) =>
+      id === resourceId ? `${id} (${address})` : address
+    ).join(", ")
+    yield* print(
+      stage("resource", "failed", `several are called that: ${ids}`, { nextStep: "Give the id or an address of one" })
+    )
     return yield* breakOff(`${options.target} is not one resource`)
   }
   const { host } = target
-  const about = { resource: target.resource.id }
+  const about = { resource: target.resource.resourceId }
   yield* print(resourceStage(target.resource))
 
   const address = yield* addressOf(host, report, options.family).pipe(
@@ -194,8 +197,8 @@ export const ping = Effect.fn("ping")(function*(options: PingOptions) {
   }))
 })
 
-const peerOf = (report: StatusReport, resource: Resource | undefined) =>
-  report.peers.find(({ id }) => id === resource?.gateway)
+const peerOf = (report: StatusReport, resource: Reachable | undefined) =>
+  report.peers.find(({ id }) => id === resource?.peer)
 
 /** What stands for a host on this machine, and what there is to say about that. */
 const addressOf = (host: Host, { dns, interface: link }: StatusReport, family: 4 | 6 | undefined) =>

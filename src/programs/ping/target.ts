@@ -1,8 +1,9 @@
 /** Which resource an operator means, and what of it can be sent something. */
-import type { StatusReport } from "../../model/status.ts"
+import type { Refusal, StatusReport } from "../../model/status.ts"
 import { compareSpecificity, parseDomainPattern } from "../../protocol/dns/DomainPattern.ts"
 import { PROXY_RANGES } from "../../protocol/tunnel/ranges.ts"
 import {
+  familyOf,
   type IpAddress,
   ipFromBytes,
   type IpNetwork,
@@ -14,6 +15,68 @@ import {
 import { isDomainName } from "../../protocol/wire/dns.ts"
 
 type Resource = StatusReport["resources"][number]
+type Pool = NonNullable<StatusReport["devicePools"]>[number]
+
+/** What access is granted to, through one peer: a resource, or a device of a pool. */
+export interface Reachable {
+  readonly id: string
+  /** The resource that the portal knows: of a device its pool. */
+  readonly resourceId: string
+  readonly type: Resource["type"] | "device"
+  readonly name: string
+  /** A network, an address or a pattern of names; of a device both its addresses, if they are known. */
+  readonly address: string
+  readonly addresses: ReadonlyArray<IpAddress>
+  /** Of a resource its sites, of a device its pool. */
+  readonly places: ReadonlyArray<string>
+  readonly status: Resource["status"]
+  /** The peer through which it is reached, while access is granted. */
+  readonly peer?: string | undefined
+  readonly refusal?: Refusal | undefined
+  /** No static pool lists the device: nothing but its name is known, and there is no way to it. */
+  readonly isNameOnly: boolean
+}
+
+const reachable = (resource: Resource): Reachable => ({
+  id: resource.id,
+  resourceId: resource.id,
+  type: resource.type,
+  name: resource.name,
+  address: resource.address,
+  addresses: [],
+  places: resource.sites.map(({ name }) => name),
+  status: resource.status,
+  peer: resource.gateway,
+  refusal: resource.refusal,
+  isNameOnly: false
+})
+
+const deviceId = (pool: Pool, device: string): string => `${pool.id} ${device.toLowerCase()}`
+
+const devicesOf = (pool: Pool, pools: ReadonlyArray<Pool>): ReadonlyArray<Reachable> =>
+  pool.devices.map(({ granted, id, ipv4, ipv6, name, peer, refusal }) => ({
+    id: deviceId(pool, (pool.type === "static" ? id : name) ?? ipv4),
+    resourceId: pool.id,
+    type: "device",
+    name: name || id || ipv4,
+    address: `${ipv4.replace(/\/32$/, "")} and ${ipv6.replace(/\/128$/, "")}`,
+    addresses: [ipv4, ipv6].flatMap((text) => networkOf(text)?.address ?? []),
+    places: [pool.name],
+    status: "Unknown",
+    peer: granted ? peer : undefined,
+    refusal,
+    isNameOnly: pool.type === "dynamic" &&
+      !pools.some(({ devices, type }) => type === "static" && devices.some((device) => device.ipv4 === ipv4))
+  }))
+
+const devices = ({ devicePools = [] }: StatusReport): ReadonlyArray<Reachable> =>
+  devicePools.flatMap((pool) => devicesOf(pool, devicePools))
+
+/** All of them, as they are now. */
+export const reachables = (report: StatusReport): ReadonlyArray<Reachable> => [
+  ...report.resources.map(reachable),
+  ...devices(report)
+]
 
 /** What is sent echo requests. */
 export type Host =
@@ -25,12 +88,12 @@ export type Host =
 export type Target =
   | {
     readonly _tag: "Found"
-    readonly resource: Resource
+    readonly resource: Reachable
     readonly host: Host
     /** Others that hold the host: the client takes one whose policy lets the packet through, and nobody tells us policies. */
     readonly alternatives: ReadonlySet<string>
   }
-  | { readonly _tag: "Unclear"; readonly resources: ReadonlyArray<Resource> }
+  | { readonly _tag: "Unclear"; readonly resources: ReadonlyArray<Reachable> }
   | { readonly _tag: "Unknown"; readonly why: string }
 
 /** `10.0.0.0/8`, or an address alone. */
@@ -77,7 +140,7 @@ const named = (resources: ReadonlyArray<Resource>, text: string): ReadonlyArray<
 
 const found = (resource: Resource, host: Host, alternatives: ReadonlyArray<Resource> = []): Target => ({
   _tag: "Found",
-  resource,
+  resource: reachable(resource),
   host,
   alternatives: new Set(alternatives.map(({ id }) => id))
 })
@@ -116,12 +179,77 @@ const atName = ({ dns, resources }: StatusReport, text: string): Target => {
   return { _tag: "Unknown", why: `no resource of this account is called ${text}, or holds a host of that name` }
 }
 
-/** By id, name or address of a resource, else by the address or name of a host inside one. */
-export const findTarget = (report: StatusReport, text: string): Target => {
+/** Of a device by id, name or address; of a pool that has one device alone, by the pool's id or name. */
+const atDevice = (report: StatusReport, text: string, family: 4 | 6 | undefined): Target | undefined => {
+  const lower = text.toLowerCase()
+  const address = parseIp(text)
+  const isCalled = (texts: ReadonlyArray<string | undefined>) => texts.some((each) => each?.toLowerCase() === lower)
+  const all = devices(report)
+  const called = all.filter(({ addresses, id, name }) =>
+    isCalled([name, id.split(" ")[1]]) || address !== undefined && addresses.includes(address)
+  )
+  // What a static pool lists may be in others as well, and be known by a name of a dynamic one.
+  const places = new Set(called.map(({ address }) => address))
+  const pool = (report.devicePools ?? []).find(({ address, id, name }) => isCalled([id, name, address]))
+  const inPool = pool === undefined ? [] : all.filter(({ resourceId }) => resourceId === pool.id)
+  const [first, ...others] = called.length > 0
+    ? called.toSorted((a, b) => Number(a.isNameOnly) - Number(b.isNameOnly))
+    : inPool
+  if (first === undefined) {
+    return pool && {
+      _tag: "Unknown",
+      why: pool.address === undefined
+        ? `the device pool ${pool.name} lists no devices`
+        : `${pool.name} is a pool of the devices ${pool.address}: ping the name of one`
+    }
+  }
+  if (others.length > 0 && (called.length === 0 || places.size > 1)) {
+    return { _tag: "Unclear", resources: [first, ...others] }
+  }
+  const host = address ?? first.addresses.find((each) => familyOf(each) === (family ?? 4)) ?? first.addresses[0]
+  return {
+    _tag: "Found",
+    resource: first,
+    host: host === undefined
+      ? { _tag: "None", why: "it has no address" }
+      : { _tag: "Address", address: host, isGuess: false },
+    alternatives: new Set(others.map(({ id }) => id))
+  }
+}
+
+/** Of a device whose name was not looked up yet. */
+const atDeviceName = ({ devicePools = [] }: StatusReport, text: string): Target | undefined => {
+  const name = text.replace(/\.$/, "")
+  const pool = isDomainName(name)
+    ? devicePools.find(({ address }) => address !== undefined && parseDomainPattern(address)?.matches(name) === true)
+    : undefined
+  return pool && {
+    _tag: "Found",
+    resource: {
+      id: deviceId(pool, name),
+      resourceId: pool.id,
+      type: "device",
+      name,
+      address: pool.address ?? "",
+      addresses: [],
+      places: [pool.name],
+      status: "Unknown",
+      isNameOnly: false
+    },
+    host: { _tag: "Name", name },
+    alternatives: new Set()
+  }
+}
+
+/** By id, name or address of a resource or device, else by the address or name of a host inside one. */
+export const findTarget = (report: StatusReport, text: string, family?: 4 | 6): Target => {
   const [first, ...others] = named(report.resources, text)
   const address = parseIp(text)
-  if (first === undefined) return address === undefined ? atName(report, text) : atAddress(report, address)
-  if (others.length > 0) return { _tag: "Unclear", resources: [first, ...others] }
+  if (first === undefined) {
+    const device = atDevice(report, text, family) ?? (address === undefined ? atDeviceName(report, text) : undefined)
+    return device ?? (address === undefined ? atName(report, text) : atAddress(report, address))
+  }
+  if (others.length > 0) return { _tag: "Unclear", resources: [first, ...others].map(reachable) }
   const host = hostOf(first)
   const alternatives = host._tag === "Address" ? holding(report.resources, host.address) : []
   return found(first, host, alternatives.filter(({ id }) => id !== first.id))

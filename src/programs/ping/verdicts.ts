@@ -4,9 +4,10 @@ import type { StatusReport } from "../../model/status.ts"
 import type { IpAddress } from "../../protocol/wire/address.ts"
 import { ResponseCode } from "../../protocol/wire/dns.ts"
 import type { LookUp } from "../../services/ResourceProbe.ts"
-import { millis, PATHS } from "../statusScreen.ts"
+import { explainRefusal } from "../refusal.ts"
+import { duration, millis, PATHS } from "../statusScreen.ts"
+import type { Reachable } from "./target.ts"
 
-type Resource = StatusReport["resources"][number]
 type Peer = StatusReport["peers"][number]
 
 export const stage = (
@@ -31,14 +32,21 @@ export const clientStage = ({ client, portal, signedIn }: StatusReport, took: nu
     )
 }
 
-const sitesOf = ({ sites }: Resource): string =>
-  sites.length === 0 ? "of no site" : `in ${sites.map(({ name }) => name).join(", ")}`
+const placesOf = ({ places, type }: Reachable): string =>
+  type === "device"
+    ? `a device of ${places.join(", ")}`
+    : places.length === 0
+    ? "of no site"
+    : `in ${places.join(", ")}`
 
-export const resourceStage = (resource: Resource): StageLine =>
+/** Through whom it is reached. */
+const peerName = ({ peer, type }: Reachable): string => `${type === "device" ? "device" : "gateway"} ${peer}`
+
+export const resourceStage = (resource: Reachable): StageLine =>
   stage(
     "resource",
     "ok",
-    [resource.name, resource.type === "internet" ? "everything else" : resource.address, sitesOf(resource)].join(", ")
+    [resource.name, resource.type === "internet" ? "everything else" : resource.address, placesOf(resource)].join(", ")
   )
 
 /** `server` is the client's own that was asked. */
@@ -59,9 +67,9 @@ export const nameFailed = (name: string, server: IpAddress, answers: ReadonlyArr
 }
 
 export interface Access {
-  readonly resource: Resource
+  readonly resource: Reachable
   /** Holds the host as well, and was not granted. */
-  readonly insteadOf: Resource | undefined
+  readonly insteadOf: Reachable | undefined
   readonly report: StatusReport
   /** Of the first echo request: this machine's client refused it. */
   readonly isFiltered: boolean
@@ -75,21 +83,31 @@ export const accessStage = (
   { grantedMillis, insteadOf, isFiltered, report, resource, waitedMillis }: Access
 ): StageLine => {
   if (insteadOf !== undefined) {
-    const text = `granted for ${resource.name}, which holds the host as well, through gateway ${resource.gateway}`
+    const text = `granted for ${resource.name}, which holds the host as well, through ${peerName(resource)}`
     return stage("access", "ok", text)
   }
-  if (resource.gateway !== undefined) {
+  if (resource.peer !== undefined) {
     return grantedMillis === undefined
-      ? stage("access", "ok", `granted before, through gateway ${resource.gateway}`)
-      : stage("access", "ok", `granted, through gateway ${resource.gateway}`, { millis: grantedMillis })
+      ? stage("access", "ok", `granted before, through ${peerName(resource)}`)
+      : stage("access", "ok", `granted, through ${peerName(resource)}`, { millis: grantedMillis })
   }
   if (isFiltered) {
     return stage("access", "unknown", "not asked for: the resource's policy lets no echo requests through", {
       nextStep: "Try a port that it lets through, then ping again to see the way to the gateway"
     })
   }
+  if (resource.isNameOnly) {
+    return stage("access", "failed", "no static device pool lists the device: there is nothing to ask access to", {
+      nextStep: "Have the device added to a static pool in the admin portal"
+    })
+  }
+  const { refusal } = resource
+  const explained = refusal && explainRefusal(refusal, resource.type === "device" ? "device" : "resource")
+  if (refusal !== undefined && explained !== undefined && refusal.ageMillis <= waitedMillis) {
+    return stage("access", "failed", `the portal has refused it: ${explained.means}`, { nextStep: explained.nextStep })
+  }
   if (resource.status === "Offline") {
-    return stage("access", "failed", `the portal says that no gateway ${sitesOf(resource)} is online`, {
+    return stage("access", "failed", `the portal says that no gateway ${placesOf(resource)} is online`, {
       nextStep: "Start a gateway of the site, or see in the admin portal why it is not connected"
     })
   }
@@ -98,8 +116,12 @@ export const accessStage = (
       nextStep: "See why with: firezone-headless-client status"
     })
   }
-  return stage("access", "failed", `the portal has not granted it within ${millis(waitedMillis)}`, {
-    nextStep: "Look at the policies of the resource in the admin portal, and at the client's log"
+  const before = refusal === undefined || explained === undefined
+    ? ""
+    : `; ${duration(refusal.ageMillis)} ago it refused: ${explained.means}`
+  return stage("access", "failed", `the portal has not granted it within ${millis(waitedMillis)}${before}`, {
+    nextStep: explained?.nextStep ??
+      "Look at the policies of the resource in the admin portal, and at the client's log"
   })
 }
 
@@ -112,14 +134,17 @@ const wayOf = ({ path, rttMillis }: Peer): string =>
 
 /** `undefined` if there is nothing to say: no gateway. */
 export const pathStage = ({ report, resource }: Pick<Access, "report" | "resource">): StageLine | undefined => {
-  if (resource.gateway === undefined) return undefined
-  const peer = report.peers.find(({ id }) => id === resource.gateway)
+  if (resource.peer === undefined) return undefined
+  const isDevice = resource.type === "device"
+  const peer = report.peers.find(({ id }) => id === resource.peer)
   return peer === undefined || peer.path === undefined
-    ? stage("path", "failed", `no way to gateway ${resource.gateway} was found`, {
-      nextStep: "UDP may be blocked on this network or on the gateway's: see that relays can be reached"
+    ? stage("path", "failed", `no way to ${peerName(resource)} was found`, {
+      nextStep: `UDP may be blocked on this network or on the ${
+        isDevice ? "device" : "gateway"
+      }'s: see firezone-headless-client doctor`
     })
     : peer.state === "connecting"
-    ? stage("path", "unknown", `${wayOf(peer)}; the gateway has not answered yet`)
+    ? stage("path", "unknown", `${wayOf(peer)}; the ${isDevice ? "device" : "gateway"} has not answered yet`)
     : stage("path", "ok", wayOf(peer))
 }
 
@@ -138,9 +163,10 @@ export const conclude = (
   { address, answered, isGuess, peer, prohibited, target }: Outcome
 ): { readonly works: boolean; readonly text: string } => {
   const hasPath = peer?.state === "connected" && peer.path !== undefined
+  const who = peer?.kind ?? "gateway"
   const toGateway = peer?.rttMillis === undefined
-    ? "the gateway is connected, its round trip is not measured yet"
-    : `the round trip to the gateway is ${millis(peer.rttMillis)}, as the client measures it`
+    ? `the ${who} is connected, its round trip is not measured yet`
+    : `the round trip to the ${who} is ${millis(peer.rttMillis)}, as the client measures it`
   if (answered > 0) {
     return { works: true, text: `${target} works: the times are of echo requests to ${address} and back` }
   }
@@ -162,8 +188,10 @@ export const conclude = (
     }
     : {
       works: false,
-      text:
-        `${address} does not answer, though ${toGateway}. It may be down, leave echo requests unanswered, or not know `
-        + "the way back to the gateway"
+      text: `${address} does not answer, though ${toGateway}. It may ${
+        who === "device"
+          ? "leave echo requests unanswered"
+          : "be down, leave echo requests unanswered, or not know the way back to the gateway"
+      }`
     }
 }

@@ -2,11 +2,13 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Redacted from "effect/Redacted"
+import { takeVariable } from "../layers/host/ownSecrets.ts"
 import { NAME, type ProcessInput, run } from "./cli.ts"
 import { EXIT } from "./outcome.ts"
 
 /** npm and npx pass a Ctrl+C on that the terminal has sent us already: within this time it is the same one. */
 const SAME_SIGNAL_MILLIS = 300
+const TOKEN_VARIABLE = "FIREZONE_TOKEN"
 
 export interface Program {
   readonly name: string
@@ -14,11 +16,14 @@ export interface Program {
 }
 
 export const main = (args: ReadonlyArray<string>, { name, run: program }: Program = { name: NAME, run }): void => {
-  const variable = process.env["FIREZONE_TOKEN"]
-  // Children must not inherit it.
-  delete process.env["FIREZONE_TOKEN"]
+  const variable = process.env[TOKEN_VARIABLE]
   const fiber = Effect.runFork(
-    program({ args, token: variable === undefined ? undefined : Redacted.make(variable) })
+    variable === undefined
+      ? program({ args, token: undefined })
+      : Effect.zipRight(
+        Effect.promise(() => takeVariable(TOKEN_VARIABLE)),
+        program({ args, token: Redacted.make(variable) })
+      )
   )
   let interruptedAt: number | undefined
   const stop = (): void => {
@@ -29,6 +34,8 @@ export const main = (args: ReadonlyArray<string>, { name, run: program }: Progra
       process.exit(EXIT.interrupted)
     }
   }
+  // Else Node would open its debugger, over which every user of the machine could do what we may.
+  if (process.platform !== "win32") process.on("SIGUSR1", () => undefined)
   process.on("SIGINT", stop)
   process.on("SIGTERM", stop)
   // To a client that runs it means a reset (connect.ts). While one starts or stops it must not end it with everything left

@@ -12,6 +12,7 @@ import { shareIdentity } from "../layers/config/shareIdentity.ts"
 import * as GuiServerHost from "../layers/control/GuiServerHost.ts"
 import * as DnsControlHost from "../layers/dns/DnsControlHost.ts"
 import * as SystemResolversHost from "../layers/dns/SystemResolversHost.ts"
+import * as OwnSecrets from "../layers/host/ownSecrets.ts"
 import { parseLogFilter } from "../layers/log/logFilter.ts"
 import * as LogLive from "../layers/log/LogLive.ts"
 import * as notifyVariables from "../layers/service/notifyVariables.ts"
@@ -115,6 +116,7 @@ export const runTunnelService = (given: ClientSettings, options: TunnelServiceOp
         Layer.merge(sessions(settings), SystemResolversHost.layer).pipe(Layer.provideMerge(routes(settings))),
         DeviceIdentityHost.layer,
         GuiServerHost.layer(options),
+        OwnSecrets.layer,
         ServiceManagerHost.layer(notifyVariables.takeNotifyVariables(process.env, process.pid))
       )
     ),

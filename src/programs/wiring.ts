@@ -13,6 +13,7 @@ import * as ProtocolCryptoLive from "../layers/crypto/ProtocolCryptoLive.ts"
 import * as DnsControlHost from "../layers/dns/DnsControlHost.ts"
 import * as DnsForwarderLive from "../layers/dns/DnsForwarderLive.ts"
 import * as SystemResolversHost from "../layers/dns/SystemResolversHost.ts"
+import * as OwnSecrets from "../layers/host/ownSecrets.ts"
 import * as LogLive from "../layers/log/LogLive.ts"
 import * as MetricsExportHost from "../layers/metrics/MetricsExportHost.ts"
 import * as NetworkChangesHost from "../layers/network/NetworkChangesHost.ts"
@@ -107,6 +108,7 @@ export const runClient = (settings: ClientSettings, token: Redacted.Redacted | u
       Layer.mergeAll(
         tunnel(settings),
         TokenStoreFile.layer(token),
+        OwnSecrets.layer,
         DeviceIdentityHost.layer,
         kernelBuffers.layer,
         MetricsExportHost.layer(process.env),
@@ -154,7 +156,7 @@ export const runPing = (settings: ClientSettings, options: Omit<PingOptions, "ha
   )
 
 const operator = (settings: ClientSettings) =>
-  Layer.mergeAll(TokenStoreFile.layer(undefined), PromptLive.layer).pipe(
+  Layer.mergeAll(TokenStoreFile.layer(undefined), PromptLive.layer, OwnSecrets.layer).pipe(
     Layer.provideMerge(Layer.succeed(ClientConfig, settings))
   )
 

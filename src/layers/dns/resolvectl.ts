@@ -14,6 +14,12 @@ const searchPath = (): string => `${process.env["PATH"] ?? ""}:/usr/bin:/bin`
 export const hasResolvectl = (): boolean =>
   searchPath().split(":").some((folder) => folder !== "" && fs.existsSync(path.join(folder, "resolvectl")))
 
+/** What it needs of ours, in which there may be secrets: where the bus is, if somebody says so. */
+const environment = (): NodeJS.ProcessEnv => {
+  const bus = process.env["DBUS_SYSTEM_BUS_ADDRESS"]
+  return { PATH: searchPath(), LC_ALL: "C", ...(bus === undefined ? {} : { DBUS_SYSTEM_BUS_ADDRESS: bus }) }
+}
+
 /** Runs `resolvectl` with these arguments to its end. */
 export type Resolvectl = (args: ReadonlyArray<string>) => Effect.Effect<void, DnsControlFailed>
 
@@ -22,7 +28,7 @@ export const resolvectl: Resolvectl = (args) =>
     const child = execFile(
       "resolvectl",
       args,
-      { timeout: LONGEST_MILLIS, env: { ...process.env, PATH: searchPath(), LC_ALL: "C" } },
+      { timeout: LONGEST_MILLIS, env: environment() },
       (error, _stdout, stderr) =>
         resume(
           error === null ? Effect.void : new DnsControlFailed({

@@ -8,6 +8,7 @@ import * as TokenStoreFile from "../../layers/config/TokenStoreFile.ts"
 import * as ControlClientSocket from "../../layers/control/ControlClientSocket.ts"
 import * as HostCommandsLive from "../../layers/host/HostCommandsLive.ts"
 import * as HostFilesLive from "../../layers/host/HostFilesLive.ts"
+import * as OwnSecrets from "../../layers/host/ownSecrets.ts"
 import { ClientConfig, type ClientSettings } from "../../services/ClientConfig.ts"
 import { runDoctor } from "../doctor/wiring.ts"
 import { bundle, type BundleOptions } from "./bundle.ts"
@@ -32,6 +33,7 @@ export const runBundle = (settings: ClientSettings, token: Redacted.Redacted | u
     Effect.provide(
       Layer.mergeAll(
         TokenStoreFile.layer(token),
+        OwnSecrets.layer,
         ControlClientSocket.layer,
         HostCommandsLive.layer,
         HostFilesLive.layer,

@@ -12,6 +12,7 @@ import * as HostCommandsLive from "../../layers/host/HostCommandsLive.ts"
 import * as HostFilesLive from "../../layers/host/HostFilesLive.ts"
 import * as KernelProbeHost from "../../layers/host/KernelProbeHost.ts"
 import * as NetworkInventoryHost from "../../layers/host/NetworkInventoryHost.ts"
+import * as OwnSecrets from "../../layers/host/ownSecrets.ts"
 import * as ProcessesProcfs from "../../layers/host/ProcessesProcfs.ts"
 import * as LogLive from "../../layers/log/LogLive.ts"
 import * as ReadinessPollerKoffi from "../../layers/poll/ReadinessPollerKoffi.ts"
@@ -86,7 +87,7 @@ export const runDoctor = (settings: ClientSettings, token: Redacted.Redacted | u
     hasTokenVariable: token !== undefined
   }, screen).pipe(
     Effect.provide(
-      Layer.mergeAll(outside(settings), TokenStoreFile.layer(token), ControlClientSocket.layer).pipe(
+      Layer.mergeAll(outside(settings), TokenStoreFile.layer(token), OwnSecrets.layer, ControlClientSocket.layer).pipe(
         Layer.provideMerge(host),
         Layer.provideMerge(Layer.succeed(ClientConfig, settings)),
         Layer.provideMerge(log)

@@ -103,10 +103,11 @@ export const accessStage = (
   }
   const { refusal } = resource
   const explained = refusal && explainRefusal(refusal, resource.type === "device" ? "device" : "resource")
-  if (refusal !== undefined && explained !== undefined && refusal.ageMillis <= waitedMillis) {
+  const isOffline = resource.status === "Offline" && (refusal === undefined || refusal.reason === "offline")
+  if (refusal !== undefined && explained !== undefined && !isOffline && refusal.ageMillis <= waitedMillis) {
     return stage("access", "failed", `the portal has refused it: ${explained.means}`, { nextStep: explained.nextStep })
   }
-  if (resource.status === "Offline") {
+  if (isOffline) {
     return stage("access", "failed", `the portal says that no gateway ${placesOf(resource)} is online`, {
       nextStep: "Start a gateway of the site, or see in the admin portal why it is not connected"
     })

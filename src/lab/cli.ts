@@ -18,14 +18,23 @@ import * as topology from "./topology.ts"
 
 const usage = `Usage: firezone-headless-client lab COMMAND
 
-A small Internet in network namespaces of this machine, with emulators of the portal, a relay and a gateway, and the real
-client. Needs root; removes everything it makes.
+A small Internet in network namespaces of this machine, with emulators of the
+portal, a relay and a gateway, and the real client. Needs root; removes
+everything it makes.
 
-  list [--json]                       the scenarios
-  run SCENARIO... [--json] [--logs]   run scenarios; with --json one object on stdout; --logs shows the client's output
-  up [--without client|gateway|relay] build the lab and leave it running; an empty host is for a program of your own
-  exec HOST -- COMMAND...             run a command on a host (${topology.hosts.join(", ")}) of the lab that is up
-  down                                remove the lab that is up, and what killed labs left behind
+  list [--json]
+          the scenarios
+  run SCENARIO... [--json] [--logs]
+          run scenarios; with --json one object on stdout; --logs shows the
+          client's output
+  up [--without client|gateway|relay]
+          build the lab and leave it running; an empty host is for a program of
+          your own
+  exec HOST -- COMMAND...
+          run a command on a host of the lab that is up:
+          ${topology.hosts.join(", ")}
+  down
+          remove the lab that is up, and what killed labs left behind
 `
 
 class UsageError extends Error {}

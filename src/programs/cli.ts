@@ -63,6 +63,16 @@ export const complaintOf =
   }
 export const complaint = complaintOf({ program: NAME, known: knownFlags, switches })
 
+/** The command and what follows it: what is left without the options before it and their values. */
+export const commandWords = (args: ReadonlyArray<string>): ReadonlyArray<string> => {
+  let at = 0
+  for (; args[at]?.startsWith("-") === true; at++) {
+    const name = args[at] as string
+    if (knownFlags.has(name) && !switches.has(name)) at += 1
+  }
+  return args.slice(at)
+}
+
 /** What a program needs of the process: `bin` fills it, tests replace it. */
 export interface ProcessInput {
   /** Without the executable and the script. */
@@ -128,7 +138,7 @@ export const run = (input: ProcessInput): Effect.Effect<number> =>
       return yield* lab.run(args.slice(1), input.token)
     }
     if (args[0] === "help" || wantsHelp(args)) {
-      process.stdout.write(helpFor(args, version))
+      process.stdout.write(helpFor(commandWords(args), version))
       return EXIT.done
     }
     if (args.includes("--version") || args.includes("-V")) {

@@ -7,8 +7,8 @@ import * as ConfigProvider from "effect/ConfigProvider"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import { complaint, knownFlags, switches } from "../../src/programs/cli.ts"
-import { rootHelp } from "../../src/programs/help.ts"
+import { commandWords, complaint, knownFlags, switches } from "../../src/programs/cli.ts"
+import { helpFor, rootHelp } from "../../src/programs/help.ts"
 import { clientOptions, parseApiUrl, parseDuration } from "../../src/programs/options.ts"
 
 const parse = (args: ReadonlyArray<string>, env: Record<string, string> = {}) =>
@@ -153,6 +153,19 @@ describe("options", () => {
     for (const name of names) {
       assert.isTrue(knownFlags.has(name), name)
       assert.strictEqual(new RegExp(`${name}(?![a-z-])`).test(help), !hidden.has(name), name)
+    }
+  })
+  it("are not taken for the command, nor are their values", () => {
+    const words = (...args: ReadonlyArray<string>) => commandWords(args).join(" ")
+    assert.strictEqual(words("--log-dir", "status", "--help"), "")
+    assert.strictEqual(words("--log-dir", "status", "doctor", "--help"), "doctor --help")
+    assert.strictEqual(words("--log-dir=x", "--check", "-i", "ping", "route", "explain", "-h"), "route explain -h")
+    assert.strictEqual(words("-h", "status"), "status")
+    assert.strictEqual(words("--log-dir"), "")
+    assert.strictEqual(helpFor(commandWords(["-l", "status", "-h"]), "1"), rootHelp("1", "auto"))
+    assert.include(helpFor(["help", "dns-cleanup"], "1"), "dns-cleanup")
+    for (const command of ["", "status", "doctor", "ping", "route", "debug", "sign-in", "dns-cleanup", "completions"]) {
+      for (const line of helpFor([command], "1").split("\n")) assert.isAtMost(line.length, 80, line)
     }
   })
   it("complain about unknown options and a token on the command line", () => {

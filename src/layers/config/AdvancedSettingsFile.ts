@@ -10,6 +10,7 @@ import { AdvancedSettings } from "../../model/gui.ts"
 import { AdvancedSettingsStore } from "../../services/AdvancedSettingsStore.ts"
 import { ClientConfig, ConfigInvalid } from "../../services/ClientConfig.ts"
 import { makeFolder } from "../makeFolder.ts"
+import { readPlainFile } from "./readPlainFile.ts"
 
 const FILE = "advanced_settings.json"
 const MAX_BYTES = 64 * 1024
@@ -27,12 +28,12 @@ const load = (file: string): Effect.Effect<AdvancedSettings | undefined> =>
         undefined
       )
     try {
-      const { size } = fs.statSync(file)
-      if (size > MAX_BYTES) return unusable(`the file has ${size} bytes`)
-      const settings = decode(fs.readFileSync(file, "utf8"))
+      const settings = decode(readPlainFile(file, MAX_BYTES))
       return Either.isRight(settings) ? Effect.succeed(settings.right) : unusable("it does not hold settings")
     } catch (cause) {
-      return codeOf(cause) === "ENOENT" ? Effect.succeed(undefined) : unusable(codeOf(cause) ?? String(cause))
+      return codeOf(cause) === "ENOENT"
+        ? Effect.succeed(undefined)
+        : unusable(cause instanceof Error ? cause.message : String(cause))
     }
   })
 

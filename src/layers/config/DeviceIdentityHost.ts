@@ -7,8 +7,10 @@ import * as path from "node:path"
 import { ClientConfig, ConfigInvalid } from "../../services/ClientConfig.ts"
 import { type DeviceFacts, DeviceIdentity } from "../../services/DeviceIdentity.ts"
 import { makeFolder } from "../makeFolder.ts"
+import { readPlainFile } from "./readPlainFile.ts"
 
 const FILE = "firezone-id.json"
+const MAX_BYTES = 64 * 1024
 /** Used as text, not decoded (host spec section 3.3). */
 const MACHINE_ID_KEY = "e1e465ce763e4759945c650ac334501f"
 
@@ -32,14 +34,10 @@ export const idFromMachineId = (content: Uint8Array): string =>
 
 /** The id in the file, if the file is usable; its mode is tightened on the way. */
 const idFromFile = (file: string): string | undefined => {
-  const content = tryRead(file)
-  if (content === undefined) return undefined
   try {
-    const parsed: unknown = JSON.parse(content.toString("utf8"))
+    const parsed: unknown = JSON.parse(readPlainFile(file, MAX_BYTES, 0o640))
     const id = (parsed as { readonly id?: unknown } | null)?.id
-    if (typeof id !== "string" || id === "" || id.length > 255) return undefined
-    if (process.platform !== "win32") fs.chmodSync(file, 0o640)
-    return id
+    return typeof id !== "string" || id === "" || id.length > 255 ? undefined : id
   } catch {
     return undefined
   }

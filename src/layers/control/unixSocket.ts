@@ -64,9 +64,12 @@ const claim = (socket: string): Effect.Effect<string | undefined, SocketTaken | 
 
 /** Anybody may look into it: who may connect is up to the socket. */
 const openFolder = (folder: string): string | undefined => {
-  if (!makeFolder(folder, 0o755)) return undefined
-  fs.chmodSync(folder, 0o755) // whatever our umask is
-  return folder
+  const umask = process.umask(0o022)
+  try {
+    return makeFolder(folder, 0o755) ? folder : undefined
+  } finally {
+    process.umask(umask)
+  }
 }
 
 const removeFolder = (folder: string): void => {
@@ -101,16 +104,10 @@ const listen = (
     const server = net.createServer({ allowHalfOpen: true }, onConnection)
     const failed = (cause: unknown) => resume(unusable(cause))
     server.once("error", failed)
-    // Nobody may connect before the mode says who.
-    const umask = process.umask(0o777)
+    // Its mode is right from the start: one that is changed later could be that of what another user has put there instead.
+    const umask = process.umask(0o777 & ~mode)
     try {
       server.listen(socket, () => {
-        try {
-          fs.chmodSync(socket, mode)
-        } catch (cause) {
-          server.close()
-          return failed(cause)
-        }
         // Of `accept`, such as too many open files: those that are open go on.
         server.off("error", failed).on("error", () => undefined)
         resume(Effect.succeed(server))

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
@@ -58,6 +59,17 @@ describe("the advanced settings", () => {
         assert.isUndefined(loaded)
         assert.lengthOf(lines, 1, text.slice(0, 20))
       }
+    }))
+
+  it.effect("are waited for at no pipe", () =>
+    Effect.gen(function*() {
+      const folder = newFolder()
+      fs.mkdirSync(folder, { recursive: true })
+      execFileSync("mkfifo", [path.join(folder, "advanced_settings.json")])
+      const store = yield* storeIn(folder)
+      assert.isUndefined(yield* store.load)
+      yield* store.save(mine)
+      assert.deepStrictEqual(yield* store.load, mine)
     }))
 
   it.effect("that cannot be kept are an error that names the file", () =>

@@ -228,6 +228,18 @@ describe("device id", () => {
         assert.match((yield* Effect.flip(facts())).message, /device id: none is configured.*not usable.*FIREZONE_ID/)
       }
     }))
+  it.effect("is waited for at no pipe, and gives its mode to nothing that a link leads to", () =>
+    Effect.gen(function*() {
+      fs.mkdirSync(path.dirname(idFile()))
+      execFileSync("mkfifo", [idFile()])
+      assert.include((yield* Effect.flip(facts())).message, "FIREZONE_ID")
+      fs.rmSync(idFile())
+      const elsewhere = path.join(folder, "elsewhere.json")
+      fs.writeFileSync(elsewhere, "{\"id\":\"theirs\"}", { mode: 0o600 })
+      fs.symlinkSync(elsewhere, idFile())
+      assert.strictEqual((yield* facts()).id, "theirs")
+      assert.strictEqual(fs.statSync(elsewhere).mode & 0o777, 0o600)
+    }))
   it.effect("reports serial and uuid, and leaves out placeholders", () =>
     Effect.gen(function*() {
       fs.mkdirSync(path.join(folder, "dmi"))

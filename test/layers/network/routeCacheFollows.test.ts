@@ -18,6 +18,7 @@ import { addAddress6, addLink, ipFirst, linkExists } from "../../support/links.t
 import { enterPrivateNetworkNamespace, ip } from "../../support/netns.ts"
 import { describeWith } from "../../support/requires.ts"
 import { noBus } from "../../support/SystemBusDouble.ts"
+import { waitFor } from "../../support/waitFor.ts"
 
 const layer = Layer.mergeAll(RouteCacheInvalidation.layer, TunDeviceHost.layer).pipe(
   Layer.provideMerge(RouteCacheLive.layer),
@@ -64,6 +65,8 @@ describeWith({ root: true, programs: ["ip"] }, "the route cache follows", () => 
   })
   afterEach(() => {
     for (const name of ["eth", "wifi"]) if (linkExists(name)) ip(`link del ${name}`)
+    ip("rule flush priority 5000")
+    ip("-6 rule flush priority 5000")
   })
 
   const eth = "eth 192.0.2.2 192.0.2.1"
@@ -138,5 +141,41 @@ describeWith({ root: true, programs: ["ip"] }, "the route cache follows", () => 
         Effect.timeout("5 seconds")
       )
       assert.strictEqual(after, before + 1)
+    }).pipe(Effect.provide(layer)))
+
+  /** Of host spec section 11.6. */
+  const changes: ReadonlyArray<readonly [what: string, ...commands: ReadonlyArray<string>]> = [
+    ["an interface that is set down", "link set eth down"],
+    ["an interface that is set up again", "link set down-before up"],
+    ["a carrier that is lost", "link set eth-peer down"],
+    ["an IPv4 address that is removed", "addr del 192.0.2.2/24 dev eth"],
+    ["an IPv4 address that is added", "addr add 203.0.113.2/24 dev eth"],
+    ["an IPv6 address that is added", "addr add 2001:db8:2::2/64 dev eth"],
+    ["a route that is replaced", "route replace default via 192.0.2.9 dev eth metric 100"],
+    ["a rule that is added", "rule add fwmark 3 lookup 1000 priority 5000"],
+    ["an IPv6 rule that is added", "-6 rule add fwmark 3 lookup 1000 priority 5000"],
+    ["a rule that is removed", "rule del fwmark 4 lookup 1000 priority 5000"],
+    ["an interface that is deleted", "link del eth"]
+  ]
+  it.scopedLive.each(changes)("%s, and is empty afterwards (host 18.29)", ([, ...commands]) =>
+    Effect.gen(function*() {
+      ip("rule add fwmark 4 lookup 1000 priority 5000")
+      ip("link add down-before type veth peer name down-peer")
+      yield* Effect.addFinalizer(() => Effect.sync(() => ip("link del down-before")))
+      const cache = yield* RouteCache
+      // Nothing of all this is under way any more.
+      yield* becomes(V4, eth)
+      let before = yield* generation
+      for (let quiet = 0; quiet < 20; quiet++) {
+        yield* Effect.sleep("5 millis")
+        const now = yield* generation
+        if (now !== before) quiet = 0
+        before = now
+      }
+      for (const destination of [V4, V6, "198.18.0.77"]) yield* via(destination)
+      assert.strictEqual((yield* cache.stats).size, 3)
+      for (const command of commands) ip(command)
+      yield* waitFor("an empty cache", () => Effect.runSync(cache.stats).size === 0)
+      assert.isAbove(yield* generation, before)
     }).pipe(Effect.provide(layer)))
 })

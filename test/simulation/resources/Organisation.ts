@@ -63,6 +63,14 @@ export interface Gateway extends Member<GatewayTunnel> {
   readonly site: string
 }
 
+interface Grant {
+  readonly client: Client
+  readonly gateway: Gateway
+  readonly resource: string
+  /** Of the world's time. */
+  readonly expiresAt: number
+}
+
 export interface OrganisationHooks {
   readonly onClientPacket: (client: Client, packet: Uint8Array) => void
   readonly onGatewayPacket: (gateway: Gateway, packet: Uint8Array) => void
@@ -82,12 +90,14 @@ export class Organisation {
   settings: DnsSettings = { do53: [], doh: [], searchDomain: undefined }
   /** `CLIENT PEER` whose connection is over, though the client cannot know yet. */
   readonly stale = new Set<string>()
+  /** For how many seconds the portal lets anybody in; without end if 0. */
+  grantSeconds = 0
   readonly iceless: boolean
   readonly #hooks: OrganisationHooks
   readonly #relay: string
   readonly #lans: ReadonlyArray<Lan>
   readonly #pending = new Map<string, { readonly client: Client; readonly session: number; readonly run: () => void }>()
-  #grants: ReadonlyArray<{ readonly client: Client; readonly gateway: Gateway; readonly resource: string }> = []
+  #grants: ReadonlyArray<Grant> = []
   #deviceGrants: ReadonlyArray<{ readonly from: Client; readonly to: Client; readonly pool: string }> = []
   #refs = 0
 
@@ -160,6 +170,11 @@ export class Organisation {
   deauthorise(client: Client, id: string): void {
     this.#revoke((other, resource) => other === client && resource === id)
     this.#endDeviceGrants((pool, _, from) => pool === id && from === client, false)
+  }
+
+  /** When the next grant ends by itself. */
+  get nextExpiry(): number {
+    return Math.min(...this.#grants.map(({ expiresAt }) => expiresAt))
   }
 
   setDns(settings: DnsSettings): void {
@@ -395,10 +410,10 @@ export class Organisation {
         ipv4: ip(gateway.ipv4),
         ipv6: ip(gateway.ipv6),
         relays: [this.world.describeRelay(this.#relay, key)],
-        authorizations: granted.map(({ client, resource }) => ({
+        authorizations: granted.map(({ client, expiresAt, resource }) => ({
           clientId: client.id,
           resourceId: resource,
-          expiresAt: 4_000_000_000
+          expiresAt: expiresAt === Infinity ? 4_000_000_000 : this.#unixSeconds(expiresAt)
         }))
       },
       () => {
@@ -437,6 +452,26 @@ export class Organisation {
       })
     }
     this.#grants = this.#grants.filter(({ client, resource }) => !isMeant(client, resource))
+  }
+
+  /** The portal speaks of whole seconds. */
+  #makeExpiry(): number {
+    const { now, unixEpochMillis } = this.world
+    if (this.grantSeconds === 0) return Infinity
+    return (Math.ceil((unixEpochMillis + now) / 1000) + this.grantSeconds) * 1000 - unixEpochMillis
+  }
+
+  #unixSeconds(time: number): number {
+    return (this.world.unixEpochMillis + time) / 1000
+  }
+
+  /** The gateway ends it by itself, unless it was ended or renewed before. */
+  #expire(grant: Grant): void {
+    if (!this.#grants.includes(grant)) return
+    this.#grants = this.#grants.filter((each) => each !== grant)
+    const { client, gateway, resource } = grant
+    const { model } = gateway
+    if (model.knows(client.id) && model.revoke(client.id, (id) => id === resource)) this.#dismissed(client, gateway)
   }
 
   /** The gateway has said goodbye, for the client has nothing left there. */
@@ -644,7 +679,10 @@ export class Organisation {
     const others = this.#grants.filter((each) =>
       each.client !== client || each.gateway !== gateway || each.resource !== id
     )
-    this.#grants = [...others, { client, gateway, resource: id }]
+    const expiresAt = this.#makeExpiry()
+    const grant = { client, gateway, resource: id, expiresAt }
+    this.#grants = [...others, grant]
+    if (expiresAt < Infinity) this.world.later(expiresAt - this.world.now, () => this.#expire(grant))
     this.#pending.set(ref, {
       client,
       session: client.session,
@@ -690,7 +728,8 @@ export class Organisation {
           },
           clientIceCredentials,
           gatewayIceCredentials,
-          useIceless: this.iceless
+          useIceless: this.iceless,
+          ...expiresAt < Infinity && { expiresAt: this.#unixSeconds(expiresAt) }
         }
       },
       () => gateway.model.grant(client.id, [ipv4, ipv6], resource)

@@ -15,8 +15,9 @@
  * | R1 to R10 | `ClientModel`, `GatewayModel`; R3 and R8 by packets with `past` |
  * | R11 | a journey that waits is delivered when the grant comes, without another packet |
  * | R12 | `#forge`: errors about flows that are none |
- * | T1, T2 | `#judge` of SYNs; the stack of DNS over TCP for whole connections |
- * | T3 | probes that are repeated on their ports after whatever happened |
+ * | T1 | `#talk`: every connection that is answered carries data both ways; DNS over TCP for whole connections |
+ * | T2 | `#judge` of SYNs |
+ * | T3 | `isRepeated`: connections of earlier steps send data again after whatever happened |
  * | D1, D2, D3, D5 | `#judgeQuery`: answers and who was asked, over both transports |
  * | D4 | PTR queries of every address that stands for a name |
  * | D6, D7, C1 | `#checkState` |
@@ -47,6 +48,8 @@ const CONCLUDED = 12_000
 const GRACE = 400
 /** Between requests for the same, and then some: whatever is asked for may be asked for again. */
 const PAUSE = 2200
+/** From the first packet of a step until the last has arrived, if nothing has to be asked for. */
+const AHEAD = 2500
 const POKE = 2000
 /** A control packet that means nothing to anybody (10.2). */
 const UNKNOWN_EVENT = other({ from: "::", to: "::" }, 0xff, Uint8Array.of(0xee, 0, 0, 0, 0, 0, 0, 0))
@@ -64,6 +67,8 @@ export class Play {
   #openQueries: Array<Heard> = []
   /** To be taken up again. */
   readonly #past: Array<Packet> = []
+  /** The TCP connections among them that are up. */
+  readonly #established = new Set<number>()
   /** What packets of this step wait for. */
   readonly #wanted = new Set<string>()
   #nextId = FIRST_ID
@@ -91,6 +96,7 @@ export class Play {
         this.#count(change.do)
         this.#change(change)
         this.#settle()
+        this.#passExpiries()
         this.#round(queries, probes)
       } catch (error) {
         throw new Error(`step ${index}, ${change.do}: ${error instanceof Error ? error.message : String(error)}`, {
@@ -164,6 +170,9 @@ export class Play {
       case "allow":
         organisation.forbidden.delete(uuid(change.resource))
         return
+      case "grants last":
+        organisation.grantSeconds = change.seconds
+        return
       case "wait":
         world.run(change.seconds * 1000)
     }
@@ -181,6 +190,17 @@ export class Play {
       for (const pair of stale) this.#poke(pair)
     }
     world.run(GRACE)
+  }
+
+  /** Nothing ends while packets are under way: what became of them would be chance. */
+  #passExpiries(): void {
+    const { organisation } = this
+    const { world } = organisation
+    while (organisation.nextExpiry < world.now + AHEAD) {
+      world.run(organisation.nextExpiry - world.now + 1)
+      this.#count("expired")
+      this.#settle()
+    }
   }
 
   /** In path mode only who has something to say finds out that nobody answers. */
@@ -213,6 +233,7 @@ export class Play {
       this.#count(`${sighting.journey.packet.past === undefined ? "" : "past: "}${sighting.journey.fate._tag}`)
       this.#judge(sighting)
     }
+    this.#talk(sightings)
     const expected = heard.map((each) => this.#judgeQuery(each)).flat()
     // Since the last step: what waited may have been let in by the change.
     assert.strictEqual(asked.toSorted().join("\n"), expected.toSorted().join("\n"), "who was asked")
@@ -220,7 +241,31 @@ export class Play {
     assert.strictEqual(this.#traffic.violations.join("\n"), "", "what nobody can explain")
     for (const client of clients) this.#checkState(client)
     this.#open = sightings.filter(({ journey }) => journey.fate._tag === "waiting")
-    this.#openQueries = heard.filter(({ answers, inquiry }) => answers.length === 0 && !inquiry.isGivenUp)
+    this.#openQueries = heard.filter(({ answers, inquiry, isAbandoned }) =>
+      answers.length === 0 && !inquiry.isGivenUp && !(isAbandoned && inquiry.asked !== undefined)
+    )
+  }
+
+  /** Connections that came up carry data. */
+  #talk(sightings: ReadonlyArray<Sighting>): void {
+    const { world } = this.organisation
+    const talks: Array<Sighting> = []
+    this.#passExpiries()
+    for (const { journey } of sightings) {
+      const { fate, packet } = journey
+      const isOpened = packet.protocol === "tcp" && packet.ending === "reply" && fate._tag === "delivered"
+      if (!isOpened || packet.isData === true) continue
+      const client = this.#clientOf(journey)
+      talks.push(this.#traffic.send(client, client.model.send({ ...packet, isData: true }, world.now)))
+      this.#established.add(packet.id)
+    }
+    if (talks.length === 0) return
+    world.runUntil(() => talks.every((sighting) => this.#isConcluded(sighting)), CONCLUDED)
+    world.run(GRACE)
+    for (const sighting of talks) {
+      this.#count(`data: ${sighting.journey.fate._tag}`)
+      this.#judge(sighting)
+    }
   }
 
   #isDeviceAwaited(sightings: ReadonlyArray<Sighting>): boolean {
@@ -311,12 +356,14 @@ export class Play {
     const isFree = ({ id }: Packet): boolean => !underWay.some(({ journey }) => journey.packet.id === id)
     const earlier = this.#past.filter((packet) => packet.from === own && isFree(packet))
     const repeated = probe.isRepeated && past === undefined ? earlier[probe.nth % earlier.length] : undefined
-    const packet = repeated === undefined ? fresh : { ...repeated, ending: fresh.ending }
+    const packet = repeated === undefined
+      ? fresh
+      : { ...repeated, ending: fresh.ending, isData: this.#established.has(repeated.id) }
     // Of two requests for devices chance says which is answered first, and the denial of one takes the other along.
     if (this.#clientAt(1 - probe.client)[family] === packet.to && this.#isDeviceAwaited(underWay)) return []
     const journey = past === undefined ? model.send(packet, now) : model.sendPast(packet, past, now)
     if (isAnswered && repeated === undefined && journey.fate._tag !== "dropped") this.#past.push(packet)
-    if (repeated !== undefined) this.#count(`again: ${journey.fate._tag}`)
+    if (repeated !== undefined) this.#count(`${packet.isData === true ? "data " : ""}again: ${journey.fate._tag}`)
     if (journey.fate._tag === "waiting") this.#wanted.add(`${client.id} ${journey.fate.for}`)
     const sighting = this.#traffic.send(client, journey)
     if (past !== undefined) this.#forge(client, past)
@@ -359,7 +406,7 @@ export class Play {
       : name
     const generation = client.model.names.generation
     const inquiry = client.model.ask({ sentinel: address, name: asked, type, transport }, this.organisation.world.now)
-    return [{ ...this.#traffic.ask(client, inquiry), generation }]
+    return [this.#traffic.ask(client, inquiry, generation)]
   }
 
   // ---- what was seen, beside what had to be
@@ -463,7 +510,9 @@ export class Play {
     this.#count(
       `${question.transport}: ${expected?.code ?? "no answer"} of ${asked?.split(" ")[0]?.slice(0, 8) ?? "us"}`
     )
-    if (expected === undefined && !isGivenUp) {
+    if (heard.isAbandoned) {
+      assert.deepStrictEqual(answers, [], what)
+    } else if (expected === undefined && !isGivenUp) {
       // It waits for a grant that does not come, or the client gives up by itself after a while.
       assert.deepStrictEqual(answers.filter(({ code }) => code !== "SERVFAIL"), [], what)
     } else if (expected === undefined) {

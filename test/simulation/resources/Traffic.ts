@@ -34,18 +34,24 @@ export interface Heard {
   readonly id: number
   readonly generation: number
   readonly answers: Array<Answer>
+  /** The application waits no longer; over TCP it has closed its connection. */
+  isAbandoned: boolean
 }
 
 const SYN = 0x02
 const SYN_ACK = 0x12
+const PUSH_ACK = 0x18
 
-export const bytesOf = ({ from, id, port, protocol, to }: Packet): Uint8Array => {
+export const bytesOf = ({ from, id, isData, port, protocol, to }: Packet): Uint8Array => {
   const ends = { from, to }
   switch (protocol) {
     case "udp":
       return udp(ends, port, `probe ${id}`, id)
     case "tcp":
-      return withSourcePort(tcp(ends, port, SYN, id), id)
+      return withSourcePort(
+        isData === true ? tcp(ends, port, PUSH_ACK, id + 1, `probe ${id}`) : tcp(ends, port, SYN, id),
+        id
+      )
     case "icmp":
       return icmp(ends, from.includes(":") ? 128 : 8, id << 16 | 1)
     case "other":
@@ -54,11 +60,14 @@ export const bytesOf = ({ from, id, port, protocol, to }: Packet): Uint8Array =>
 }
 
 /** What the host at `host` answers. */
-export const replyTo = ({ from, id, port, protocol }: Packet, host: string): Uint8Array => {
+export const replyTo = ({ from, id, isData, port, protocol }: Packet, host: string): Uint8Array => {
   const ends = { from: host, to: from }
   if (protocol === "udp") return udp(ends, id, `probe ${id}`, port)
   if (protocol === "icmp") return icmp(ends, from.includes(":") ? 129 : 0, id << 16 | 1)
-  return withSourcePort(tcp(ends, id, SYN_ACK, 1), port)
+  return withSourcePort(
+    isData === true ? tcp(ends, id, PUSH_ACK, 2, `probe ${id}`) : tcp(ends, id, SYN_ACK, 1),
+    port
+  )
 }
 
 const withSourcePort = (bytes: Uint8Array, port: number): Uint8Array => {
@@ -162,10 +171,11 @@ export class Traffic {
 
   // ---- queries
 
-  ask(client: Client, inquiry: Inquiry): Heard {
+  /** `generation`: of the cache, before it was asked. */
+  ask(client: Client, inquiry: Inquiry, generation: number): Heard {
     const id = this.#nextQuery++
     const { name, sentinel, transport, type } = inquiry.question
-    const heard: Heard = { inquiry, id, generation: client.model.names.generation, answers: [] }
+    const heard: Heard = { inquiry, id, generation, answers: [], isAbandoned: false }
     this.#heard.add(heard)
     const source = ip(sentinel.includes(":") ? client.ipv6 : client.ipv4)
     const message = encodeQuestion(id, name, type)
@@ -210,7 +220,8 @@ export class Traffic {
       client.machine.send(packet)
     }
     for (let result = application.pollAnswer(); result !== undefined; result = application.pollAnswer()) {
-      if (result.answer !== undefined) this.#take(client, result.asker, result.answer.bytes)
+      if (result.answer === undefined) result.asker.isAbandoned = true
+      else this.#take(client, result.asker, result.answer.bytes)
     }
   }
 

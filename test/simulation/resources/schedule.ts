@@ -25,6 +25,8 @@ export type Change =
   | { readonly do: "restart gateway"; readonly gateway: number; readonly goodbye: boolean }
   | { readonly do: "deauthorise"; readonly client: number; readonly resource: number }
   | { readonly do: "forbid" | "allow"; readonly resource: number }
+  /** Those that come; without end if 0. */
+  | { readonly do: "grants last"; readonly seconds: number }
   | { readonly do: "wait"; readonly seconds: number }
 
 /** A packet to send; `to` and `nth` are looked up when it is sent. */
@@ -197,6 +199,7 @@ const change = fc.oneof(
   { weight: 2, arbitrary: fc.record({ do: is("restart gateway"), gateway: fc.nat(2), goodbye: fc.boolean() }) },
   { weight: 3, arbitrary: fc.record({ do: is("deauthorise"), client, resource: number }) },
   { weight: 2, arbitrary: fc.record({ do: is("forbid", "allow", "allow"), resource: number }) },
+  { weight: 2, arbitrary: fc.record({ do: is("grants last"), seconds: fc.constantFrom(20, 20, 0) }) },
   { weight: 2, arbitrary: fc.record({ do: is("wait"), seconds: fc.constantFrom(3, 31, 61, 121, 301) }) }
 ) as fc.Arbitrary<Change>
 

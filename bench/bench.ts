@@ -7,6 +7,8 @@ import { type BenchModule, type BenchOptions, type BenchRun, type Report, REPORT
 
 interface Bench {
   readonly about: string
+  /** It measures nothing that has an aim: `all` leaves it out. */
+  readonly explains?: boolean
   readonly load: () => Promise<BenchModule>
 }
 
@@ -60,6 +62,11 @@ const benches: { readonly [name: string]: Bench } = {
   hostile: {
     about: "datagrams of an attacker: time of each, memory after a million",
     load: () => import("./hostile.ts")
+  },
+  profile: {
+    about: "what the client does under load, by perf and by V8's profiler: explains figures of the others (root)",
+    explains: true,
+    load: () => import("./profile.ts")
   }
 }
 
@@ -68,7 +75,7 @@ const usage = `Usage: npm run bench -- NAME... [--rounds N] [--seconds N] [--qui
        npm run bench -- compare BASE.json [NEW.json] [--json]
 
 ${Object.entries(benches).map(([name, { about }]) => `  ${name.padEnd(14)} ${about}`).join("\n")}
-  ${"all".padEnd(14)} every one of them
+  ${"all".padEnd(14)} every one of them but profile
   ${
   "compare".padEnd(14)
 } what changed since BASE.json, which --output wrote; runs the same again unless NEW.json is given
@@ -167,7 +174,9 @@ const main = async (): Promise<number> => {
   }
   const [first, ...rest] = line.names
   if (first === "compare") return runCompare(rest, line)
-  const names = first === "all" && rest.length === 0 ? Object.keys(benches) : line.names
+  const names = first === "all" && rest.length === 0
+    ? Object.keys(benches).filter((name) => benches[name]?.explains !== true)
+    : line.names
   const unknown = names.find((name) => benches[name] === undefined)
   if (names.length === 0 || unknown !== undefined) {
     process.stderr.write(unknown === undefined ? usage : `no benchmark "${unknown}"\n\n${usage}`)

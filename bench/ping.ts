@@ -39,7 +39,8 @@ const pings = (network: Topology, target: string, seconds: number): Effect.Effec
       { timeoutMillis: (seconds + 60) * 1000 }
     )
     const times = [...stdout.matchAll(/time=([0-9.]+) ms/g)].map((match) => Number(match[1]))
-    const sent = Number(/(\d+) packets transmitted/.exec(stdout)?.[1])
+    // The last one may still be on its way when ping ends: what was sent is counted up to the last answer.
+    const sent = Math.max(...[...stdout.matchAll(/icmp_seq=(\d+)/g)].map((match) => Number(match[1])))
     if (times.length === 0) return yield* new LabError({ what: `ping ${target}`, why: stderr.trim() || "no answer" })
     return {
       p50: quantile(times, 0.5),

@@ -53,8 +53,9 @@ export interface BenchModule {
   readonly run: (options: BenchOptions) => Promise<ReadonlyArray<BenchResult>>
 }
 
-/** Of an even number of values the mean of the middle two; NaN of none. */
+/** Of an even number of values the mean of the middle two; NaN of none, and where one is no number. */
 export const median = (values: ReadonlyArray<number>): number => {
+  if (values.some(Number.isNaN)) return Number.NaN
   const sorted = values.toSorted((a, b) => a - b)
   const middle = sorted.length >> 1
   const upper = sorted[middle] ?? Number.NaN
@@ -91,9 +92,9 @@ export const figure = (
   return better === undefined ? stated : { ...stated, better }
 }
 
-/** How many times `theirs` each round of `ours` was. */
+/** How many times `theirs` each round of `ours` was; NaN where they have no figure: nothing is won against nobody. */
 export const ratios = (ours: ReadonlyArray<number>, theirs: ReadonlyArray<number>): ReadonlyArray<number> =>
-  ours.map((value, round) => value / (theirs[round] ?? Number.NaN))
+  ours.map((value, round) => value / (theirs[round] || Number.NaN))
 
 export const formatNumber = (value: number): string =>
   !Number.isFinite(value) ? "no figure" : Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3)

@@ -12,15 +12,19 @@ const DATAGRAM = 1200
 const LOST_PERCENT = 1
 const FACTOR = 2
 
+const FIRST_MEGABITS = 100
+
+const steps = ({ quick }: BenchOptions): number => quick ? 2 : 3
 const probeSeconds = ({ quick, seconds }: BenchOptions): number => quick ? 1 : Math.max(2, Math.floor(seconds / 2))
 
 export const settings = (options: BenchOptions): ReadonlyArray<string> => [
   ...pathSettings("direct"),
-  `iperf3, UDP, ${DATAGRAM} bytes, socket buffers as they are; the rate is doubled, then halved in between, ${
+  `iperf3, UDP, ${DATAGRAM} bytes, socket buffers as they are; what counts is received`,
+  `the rate is doubled from ${FIRST_MEGABITS} Mbit/s, then the gap halved ${steps(options)} times, ${
     probeSeconds(options)
-  } s for each try; what counts is received`,
+  } s for each try`,
   "no tunnel is what iperf3 itself can do here",
-  ...roundsSettings(options)
+  ...roundsSettings({ ...options, seconds: probeSeconds(options) })
 ]
 
 const search = (
@@ -43,7 +47,7 @@ const search = (
           exhausted: sentMegabitsPerSecond < 0.9 * rate
         })
       ),
-    { first: 50, highest: 12_800, steps: options.quick ? 2 : 4 }
+    { first: FIRST_MEGABITS, highest: 12_800, steps: steps(options) }
   )
 
 export const run = (options: BenchOptions) =>

@@ -44,7 +44,9 @@ describe("figures", () => {
 
   it("that are missing meet no aim", () => {
     for (const aim of [{ atLeast: 0 }, { atMost: 1 }, { below: 1 }]) expect(figure("a", "", [], aim).ok).toBe(false)
-    expect(figure("a", "x", ratios([1], []), { atLeast: 0 }).ok).toBe(false)
+    for (const theirs of [[], [0, 1, 1], [1, 1, 0]]) {
+      expect(figure("a", "x", ratios([9, 9, 9], theirs), { atLeast: 0 }).ok).toBe(false)
+    }
   })
 
   it("are shown with their range and the verdict", () => {

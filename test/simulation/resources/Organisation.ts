@@ -2,22 +2,18 @@
  * An organisation with two clients, and sites with gateways, and the portal that knows what it has (portal spec 5, 6 and
  * 10). What the portal says goes to the cores and, at the same moment, to the models: that is all that they share.
  */
-import { createHash } from "node:crypto"
 import type {
   ClientPush,
   ClientRequest,
-  Filter,
   GatewayPush,
   GatewayRequest,
-  GatewayResource,
-  InterfaceConfig,
-  Resource as PortalResource
+  InterfaceConfig
 } from "../../../src/protocol/portal/types.ts"
 import { ClientTunnel } from "../../../src/protocol/tunnel/ClientTunnel.ts"
 import { GatewayTunnel } from "../../../src/protocol/tunnel/GatewayTunnel.ts"
 import type { ResourceView, TunConfig } from "../../../src/protocol/tunnel/types.ts"
 import { ip } from "../../../src/protocol/wire/address.ts"
-import { network, uuid } from "../../protocol/tunnel/fixtures.ts"
+import { uuid } from "../../protocol/tunnel/fixtures.ts"
 import { Lan } from "../Lan.ts"
 import { type Core, Machine } from "../Machine.ts"
 import { cryptoFrom } from "../random.ts"
@@ -25,6 +21,7 @@ import { World } from "../World.ts"
 import { ClientModel, type Device, type Surroundings } from "./ClientModel.ts"
 import { GatewayModel } from "./GatewayModel.ts"
 import type { DnsSettings } from "./NamesModel.ts"
+import { credentialsOf, filterOf, forClient, forGateway } from "./portalWords.ts"
 import { type Filters, matches, type Resource, type Upstream } from "./rules.ts"
 
 /** Milliseconds. */
@@ -36,7 +33,6 @@ export const SITES = [uuid(0xa1), uuid(0xa2)] as const
 /** Two of the first site, one of the second. */
 const SITE_OF_GATEWAY = [0, 0, 1] as const
 
-const hash = (text: string): Uint8Array => Uint8Array.from(createHash("sha256").update(text).digest())
 const keyOf = (machine: Machine<Core>): string => Buffer.from(machine.node.publicKey).toString("base64")
 const bytesOf = (key: string): Uint8Array => Uint8Array.from(Buffer.from(key, "base64"))
 
@@ -384,7 +380,7 @@ export class Organisation {
     const inbound = this.#deviceGrants.filter(({ to }) => to === client)
     const init = {
       interface: this.#interfaceOf(client),
-      resources: resources.map((each) => this.#forClient(each)),
+      resources: resources.map((each) => forClient(each, this.clients)),
       relays: [this.world.describeRelay(this.#relay, client.key)],
       authorizations: inbound.map(({ from, pool }) => ({
         clientId: from.id,
@@ -427,12 +423,16 @@ export class Organisation {
   }
 
   #pushResource(client: Client, resource: Resource): void {
-    this.#toClient(client, { _tag: "ResourceCreatedOrUpdated", resource: this.#forClient(resource) }, (model) => {
-      model.upsert(resource)
-      for (const target of [...client.askedAt.keys()]) {
-        if (!model.isWaitingFor(target)) client.askedAt.delete(target)
+    this.#toClient(
+      client,
+      { _tag: "ResourceCreatedOrUpdated", resource: forClient(resource, this.clients) },
+      (model) => {
+        model.upsert(resource)
+        for (const target of [...client.askedAt.keys()]) {
+          if (!model.isWaitingFor(target)) client.askedAt.delete(target)
+        }
       }
-    })
+    )
   }
 
   #pushFilters(client: Client, pool: string, filters: Filters): void {
@@ -673,7 +673,7 @@ export class Organisation {
       candidates[Math.floor(this.world.random() * candidates.length)]
     if (gateway === undefined) return fail("offline")
     const ref = String(++this.#refs)
-    const [shared, ...credentials] = this.#credentials(client, gateway)
+    const [shared, ...credentials] = credentialsOf(client.key, gateway.key)
     const [clientIceCredentials, gatewayIceCredentials] = credentials
     const { ipv4, ipv6 } = client
     const others = this.#grants.filter((each) =>
@@ -747,7 +747,7 @@ export class Organisation {
     this.#deviceGrants = [...others, { from, to, pool: id }]
     // Either may have asked first, and it is the same connection for both.
     const [one, other] = from.id < to.id ? [from, to] : [to, from]
-    const [presharedKey, ofOne, ofOther] = this.#credentials(one, other)
+    const [presharedKey, ofOne, ofOther] = credentialsOf(one.key, other.key)
     const tell = (client: Client, peer: Client, inbound?: { readonly id: string; readonly filters: Filters }): void =>
       this.#toClient(
         client,
@@ -801,72 +801,6 @@ export class Organisation {
   deviceNamed(domain: string): Client | undefined {
     return this.clients[["one", "two"].indexOf(domain.toLowerCase().split(".")[0] ?? "")]
   }
-
-  #forClient(resource: Resource): PortalResource {
-    const { id, name, type } = resource
-    const site = "site" in resource ? [{ id: resource.site, name: `site ${resource.site.slice(-1)}` }] : []
-    switch (type) {
-      case "cidr":
-        return {
-          type,
-          id,
-          name,
-          address: network(resource.network),
-          sites: site,
-          filters: resource.filters.map(filterOf)
-        }
-      case "dns":
-        return {
-          type,
-          id,
-          name,
-          address: resource.pattern,
-          sites: site,
-          ipStack: resource.stack,
-          filters: resource.filters.map(filterOf)
-        }
-      case "internet":
-        return { type, id, name, sites: site }
-      case "dynamic_device_pool":
-        return { type, id, name, address: resource.pattern }
-      case "static_device_pool":
-        return {
-          type,
-          id,
-          name,
-          devices: this.clients.filter((client) => resource.members.includes(client.id)).map((client) => ({
-            clientId: client.id,
-            ipv4: network(`${client.ipv4}/32`),
-            ipv6: network(`${client.ipv6}/128`)
-          })),
-          filters: resource.filters.map(filterOf)
-        }
-    }
-  }
-
-  /** Equal for equal keys, as all that two devices share. */
-  #credentials(one: Client, other: Client | Gateway) {
-    const text = Buffer.from(hash(`ice ${one.key} ${other.key}`)).toString("hex")
-    return [
-      hash(`psk ${one.key} ${other.key}`),
-      { username: text.slice(0, 4), password: text.slice(4, 26) },
-      { username: text.slice(30, 34), password: text.slice(34, 56) }
-    ] as const
-  }
 }
 
 const isClient = (device: Client | Gateway): device is Client => "configs" in device
-
-const filterOf = (filter: Filters[number]): Filter =>
-  filter.protocol === "icmp"
-    ? filter
-    : { protocol: filter.protocol, portRangeStart: filter.from, portRangeEnd: filter.to }
-
-const forGateway = (resource: Resource): GatewayResource => {
-  const { id, name, type } = resource
-  if (type === "cidr") {
-    return { type, id, name, address: network(resource.network), filters: resource.filters.map(filterOf) }
-  }
-  if (type === "dns") return { type, id, name, address: resource.pattern, filters: resource.filters.map(filterOf) }
-  return { type: "internet", id }
-}

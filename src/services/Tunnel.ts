@@ -6,7 +6,7 @@ import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { IpAddress } from "../model/Route.ts"
 import type { PeerStatus, RelayStatus } from "../protocol/node/types.ts"
-import type { ClientTunnelStatus } from "../protocol/tunnel/types.ts"
+import type { ClientTunnelStatus, ConnectedDevice } from "../protocol/tunnel/types.ts"
 import type { DeviceFacts } from "./DeviceIdentity.ts"
 import type { DnsControl, DnsControlFailed } from "./DnsControl.ts"
 import type { PeerSocketStats } from "./PeerSocket.ts"
@@ -73,7 +73,11 @@ export type TunnelEvent =
     readonly ipv6: IpAddress
     readonly searchDomain?: string | undefined
   }
-  | { readonly _tag: "ResourcesUpdated"; readonly resources: ReadonlyArray<ResourceStatus> }
+  | {
+    readonly _tag: "ResourcesUpdated"
+    readonly resources: ReadonlyArray<ResourceStatus>
+    readonly connectedDevices: ReadonlyArray<ConnectedDevice>
+  }
   | { readonly _tag: "PeerConnected"; readonly peer: PeerStatus }
   | { readonly _tag: "PeerLost"; readonly peer: string; readonly reason: string }
   | { readonly _tag: "AllGatewaysOffline"; readonly resourceId: string }

@@ -201,6 +201,9 @@ describe("the tunnel service", () => {
             sites: [],
             status: "Offline"
           }
+        ],
+        connectedDevices: [
+          { id: "4", name: "laptop", ipv4: ip("100.64.0.7"), ipv6: ip("fd00:2021:1111::7"), pools: ["a", "devs"] }
         ]
       })
       tunnel.emit(interfaceUp)
@@ -233,7 +236,9 @@ describe("the tunnel service", () => {
                 address_description: "docs"
               }
             ],
-            connected_devices: []
+            connected_devices: [
+              { id: "4", name: "laptop", tun_ipv4: "100.64.0.7", tun_ipv6: "fd00:2021:1111::7", pools: ["a", "devs"] }
+            ]
           }
         },
         { _tag: "AllGatewaysOffline", value: { resource_id: "3" } },

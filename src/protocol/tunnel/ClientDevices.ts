@@ -16,6 +16,7 @@ import { destinationOffset, type IpPacket, MAX_PACKET_LENGTH, PacketKind } from 
 import { wordsOf } from "../wire/ipWords.ts"
 import { IN_USE } from "./ClientAccess.ts"
 import type { ClientEvents } from "./ClientEvents.ts"
+import { byNameAndId } from "./ClientResources.ts"
 import { DevicePeer } from "./DevicePeer.ts"
 import { DevicePools, type PoolMember } from "./DevicePools.ts"
 import type { DropCounts, DropReason } from "./DropCounts.ts"
@@ -24,7 +25,7 @@ import type { PeerSender } from "./PeerSender.ts"
 import { PendingAuthorizations } from "./PendingAuthorizations.ts"
 import { Refused } from "./Refused.ts"
 import { TunAddresses } from "./TunAddresses.ts"
-import type { DeviceView } from "./types.ts"
+import type { ConnectedDevice, DeviceView } from "./types.ts"
 import type { BufferedPacket } from "./UniquePacketBuffer.ts"
 
 /** Addresses of pools that are waited for: a scan of a wide pool must not fill the memory. */
@@ -104,6 +105,17 @@ export class ClientDevices {
 
   peer(id: PeerId): DevicePeer | undefined {
     return this.#byId.get(id)
+  }
+
+  /** Those of static pools that there is a connection to, by name and id. */
+  connected(): ReadonlyArray<ConnectedDevice> {
+    const found: Array<ConnectedDevice> = []
+    for (const { addresses, id, name } of this.#byId.values()) {
+      if (!this.#parts.node.isEstablished(id)) continue
+      const pools = this.#pools.namesOf(id)
+      if (pools.length > 0) found.push({ id, name, ipv4: addresses.ipv4, ipv6: addresses.ipv6, pools })
+    }
+    return found.sort(byNameAndId)
   }
 
   /** The devices that a static pool lists. */
@@ -282,7 +294,10 @@ export class ClientDevices {
   /** Returns the peer whose connection came up. */
   established(id: PeerId): DevicePeer | undefined {
     const peer = this.#byId.get(id)
-    if (peer !== undefined) this.#parts.events.push({ _tag: "PeerConnected", peer: id })
+    if (peer !== undefined) {
+      this.#parts.events.resources.invalidate()
+      this.#parts.events.push({ _tag: "PeerConnected", peer: id })
+    }
     return peer
   }
 
@@ -307,6 +322,7 @@ export class ClientDevices {
       if (!keepsPreference || now - member.usedAt > IN_USE) continue
       this.#ask(member, member.usedFamily === 4 ? peer.addresses.ipv4 : peer.addresses.ipv6, undefined, now)
     }
+    events.resources.invalidate()
     events.push({ _tag: "PeerLost", peer: id, reason })
   }
 
@@ -386,6 +402,8 @@ export class ClientDevices {
     }
     const peer = this.#peerFor(access, now)
     peer.name = access.clientName
+    // Another name, or another connection in the place of the one that there was.
+    this.#parts.events.resources.invalidate()
     for (const member of this.#pools.members()) if (member.device.clientId === peer.id) member.name = peer.name
     if (access.resource !== undefined) {
       peer.grant(access.resource.id, access.resource.filters, this.#monotonic(access.expiresAt))

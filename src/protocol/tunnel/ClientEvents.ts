@@ -3,12 +3,12 @@ import type { ClientRequest, ResourceId } from "../portal/types.ts"
 import { formatNetwork } from "../wire/address.ts"
 import { CandidateBatches } from "./CandidateBatches.ts"
 import { Tracked } from "./Tracked.ts"
-import type { ClientTunnelEvent, ResourceView, TunConfig } from "./types.ts"
+import type { ClientTunnelEvent, Reachable, TunConfig } from "./types.ts"
 
 export interface ClientEventSources {
   /** `undefined` before the portal has named addresses. */
   readonly config: () => TunConfig | undefined
-  readonly resources: () => ReadonlyArray<ResourceView>
+  readonly resources: () => Reachable
   /** The next resource or device to ask the portal for. */
   readonly authorization: () => ClientRequest | undefined
 }
@@ -16,7 +16,7 @@ export interface ClientEventSources {
 /** What the client's core has to tell its driver, in the order of tunnel spec 3.2. */
 export class ClientEvents {
   readonly config: Tracked<TunConfig>
-  readonly resources: Tracked<ReadonlyArray<ResourceView>>
+  readonly resources: Tracked<Reachable>
   /** For gateways. */
   readonly candidates = new CandidateBatches()
   /** For other clients. */
@@ -27,7 +27,7 @@ export class ClientEvents {
 
   constructor(sources: ClientEventSources) {
     this.config = new Tracked(sources.config, isSameConfig)
-    this.resources = new Tracked(sources.resources, isSameList)
+    this.resources = new Tracked(sources.resources, isSameReachable)
     this.#authorization = sources.authorization
   }
 
@@ -66,8 +66,8 @@ export class ClientEvents {
   poll(): ClientTunnelEvent | undefined {
     const config = this.config.poll()
     if (config !== undefined) return { _tag: "TunConfigUpdated", config }
-    const resources = this.resources.poll()
-    if (resources !== undefined) return { _tag: "ResourcesUpdated", resources }
+    const reachable = this.resources.poll()
+    if (reachable !== undefined) return { _tag: "ResourcesUpdated", ...reachable }
     const request = this.#authorization()
     if (request !== undefined) return { _tag: "Request", request }
     // Only now, when the turn is over: all that it brought for a peer goes out as one message.
@@ -102,5 +102,4 @@ const routesKey = (config: TunConfig): string => config.routes.map(formatNetwork
 const dnsKey = (config: TunConfig): string =>
   Array.from(config.dnsBySentinel, ([sentinel, upstream]) => `${sentinel} ${upstreamKey(upstream)}`).join()
 
-const isSameList = (a: ReadonlyArray<ResourceView>, b: ReadonlyArray<ResourceView>): boolean =>
-  JSON.stringify(a) === JSON.stringify(b)
+const isSameReachable = (a: Reachable, b: Reachable): boolean => JSON.stringify(a) === JSON.stringify(b)

@@ -124,7 +124,7 @@ interface Named {
 export const byNameAndId = (a: Named, b: Named): number => byCodePoint(a.name, b.name) || byCodePoint(a.id, b.id)
 
 // `<` compares UTF-16 units, which puts characters beyond the first plane before some inside it.
-const byCodePoint = (a: string, b: string): number => {
+export const byCodePoint = (a: string, b: string): number => {
   for (let i = 0; i < a.length && i < b.length; i++) {
     const difference = (a.codePointAt(i) as number) - (b.codePointAt(i) as number)
     if (difference !== 0) return difference

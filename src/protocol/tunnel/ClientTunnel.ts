@@ -81,7 +81,10 @@ export class ClientTunnel {
     this.#sender = new PeerSender(node, this.#drops)
     this.#events = new ClientEvents({
       config: () => this.#tunConfig(),
-      resources: () => this.#access.resources.views(this.#access.sites),
+      resources: () => ({
+        resources: this.#access.resources.views(this.#access.sites),
+        connectedDevices: this.#devices.connected()
+      }),
       authorization: () => this.#access.mayAsk ? this.#access.pollRequest() ?? this.#devices.pollRequest() : undefined
     })
     this.#devices = new ClientDevices(
@@ -290,6 +293,8 @@ export class ClientTunnel {
     this.#devices.portalDisconnected()
     this.#node.reset(now)
     this.#dns.reset(now)
+    // A connection that is kept is coming up again.
+    this.#events.resources.invalidate()
     this.#drainNode(now, true)
   }
 

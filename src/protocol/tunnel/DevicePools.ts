@@ -2,6 +2,7 @@ import type { ClientId, PoolDevice, ResourceId, StaticDevicePool } from "../port
 import { type Family, familyOf, type IpAddress, networkContains } from "../wire/address.ts"
 import type { PacketKind } from "../wire/ip.ts"
 import type { IpWords } from "../wire/ipWords.ts"
+import { byCodePoint } from "./ClientResources.ts"
 import type { DevicePeer } from "./DevicePeer.ts"
 import { PortFilter, sameFilters } from "./PortFilter.ts"
 import { type PrefixEntry, PrefixTable } from "./PrefixTable.ts"
@@ -60,6 +61,13 @@ export class DevicePools {
 
   member(pool: ResourceId, client: ClientId): PoolMember | undefined {
     return this.#pools.get(pool)?.members.get(client)
+  }
+
+  /** The names of the pools with the device, in their order. */
+  namesOf(client: ClientId): ReadonlyArray<string> {
+    const names: Array<string> = []
+    for (const { members, resource } of this.#pools.values()) if (members.has(client)) names.push(resource.name)
+    return names.sort(byCodePoint)
   }
 
   /** Whether there is a pool with the device. */

@@ -28,6 +28,24 @@ export interface ResourceView {
   readonly status: SiteState
 }
 
+/** Another client that there is a connection to, and the static pools that list it (tunnel spec 5.7). */
+export interface ConnectedDevice {
+  readonly id: PeerId
+  /** What its owner calls it. */
+  readonly name: string
+  readonly ipv4: IpAddress
+  readonly ipv6: IpAddress
+  /** By name. */
+  readonly pools: ReadonlyArray<string>
+}
+
+/** What there is to reach, as a host shows it. */
+export interface Reachable {
+  readonly resources: ReadonlyArray<ResourceView>
+  /** By name and id; of static pools alone. */
+  readonly connectedDevices: ReadonlyArray<ConnectedDevice>
+}
+
 /** The portal's word that something may not be reached, or cannot be. */
 export interface Refusal {
   /** An open string: `offline`, `not_found`, `forbidden`, `version_mismatch`, ... */
@@ -73,7 +91,7 @@ export type PeerEvent =
 
 export type ClientTunnelEvent =
   | { readonly _tag: "TunConfigUpdated"; readonly config: TunConfig }
-  | { readonly _tag: "ResourcesUpdated"; readonly resources: ReadonlyArray<ResourceView> }
+  | ({ readonly _tag: "ResourcesUpdated" } & Reachable)
   | { readonly _tag: "Request"; readonly request: ClientRequest }
   /** Once per resource and session. */
   | { readonly _tag: "AllGatewaysOffline"; readonly resourceId: ResourceId }

@@ -28,7 +28,7 @@ describe("executable", () => {
     assert.include((await run(["lab"])).stdout, "lab COMMAND")
   }, 30_000)
 
-  it("ends with 2 on wrong usage and says what is wrong", async () => {
+  it("ends with 2 on wrong usage and says what is wrong (host 18.1)", async () => {
     const cases: ReadonlyArray<readonly [ReadonlyArray<string>, Record<string, string>, string]> = [
       [["--nope"], {}, "--nope"],
       [["--check", "--nope"], {}, "unknown option --nope"],
@@ -61,7 +61,7 @@ describe("executable", () => {
     assert.notInclude(stdout, message)
   }, 30_000)
 
-  it("ends with 1 without a token and with a bad one, and never shows it", async () => {
+  it("ends with 1 without a token and with a bad one, and never shows it (host 18.1)", async () => {
     const none = await run(["--check"], base)
     assert.strictEqual(none.code, 1)
     assert.include(none.stderr, base.FIREZONE_TOKEN_PATH)
@@ -91,7 +91,7 @@ describe("executable", () => {
     }
   }, 30_000)
 
-  it("checks a good configuration without connecting", async () => {
+  it("checks a good configuration without connecting (host 18.1)", async () => {
     for (const args of [["--check"], ["--check", "standalone"]]) {
       const { code, stderr } = await run(args, { ...base, FIREZONE_TOKEN: ".secret-token", FIREZONE_ID: "test" })
       assert.strictEqual(code, 0, stderr)

@@ -39,7 +39,7 @@ const client = (changes: Partial<ClientSettings> = {}) =>
   })
 
 describe("what a service manager is told", () => {
-  it.effect("is how it stands, that the client is ready once its interface is up, and that it stops", () =>
+  it.effect("is how it stands, that the client is ready once its interface is up, and that it stops (host 18.36)", () =>
     Effect.gen(function*() {
       const { manager, running, tunnel } = yield* client()
       const online = { ...tunnelStatus(), interface: undefined, resources: [] }

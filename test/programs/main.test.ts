@@ -36,7 +36,7 @@ describeWith({ root: true, programs: ["ip"] }, "the client's process", () => {
     }
   }, 30_000)
 
-  it("writes another log file when somebody deletes the one that it writes", async () => {
+  it("writes another log file when somebody deletes the one that it writes (host 18.7)", async () => {
     const folder = fs.mkdtempSync(path.join(os.tmpdir(), "fz-main-"))
     onTestFinished(() => fs.rmSync(folder, { recursive: true }))
     const latest = path.join(folder, "firezone-headless-client.latest")
@@ -57,7 +57,7 @@ describeWith({ root: true, programs: ["ip"] }, "the client's process", () => {
     }
   }, 30_000)
 
-  it("ends within 20 s where there is no network, says so, and leaves nothing", async () => {
+  it("ends within 20 s where there is no network, says so, and leaves nothing (host 18.40)", async () => {
     const began = Date.now()
     const { child, result } = start([], { ...env, FIREZONE_API_URL: "wss://portal.example/" })
     try {

@@ -56,7 +56,7 @@ describe("operator's commands", () => {
     }
   }, 30_000)
 
-  it("have nothing to sign out of", async () => {
+  it("have nothing to sign out of (host 18.4)", async () => {
     const { code, stdout } = await run(["sign-out"], env)
     assert.strictEqual(code, 0)
     assert.include(stdout, TOKEN_PATH)
@@ -99,7 +99,7 @@ describeWith({ root: true, programs: ["script", "stty"] }, "signing in and out",
     assert.strictEqual(fs.readFileSync(TOKEN_PATH, "utf8"), SECRET)
   }, 30_000)
 
-  it("removes the token when told so", async () => {
+  it("removes the token when told so (host 18.4)", async () => {
     const asked = start(["sign-out"], env)
     asked.child.stdin.end("n\n")
     assert.include((await asked.result).stdout, "nothing was removed")

@@ -49,7 +49,7 @@ const run = <A, E>(
     return { ended, text: output.join("\n") }
   })
 
-it("the address has the account, and says who asks", () => {
+it("the address has the account, and says who asks (host 18.2)", () => {
   assert.strictEqual(signInUrl(options).href, "https://app.firezone.dev/?as=headless-client")
   const team = { ...options, accountSlug: "my-team" }
   assert.strictEqual(signInUrl(team).href, "https://app.firezone.dev/my-team?as=headless-client")

@@ -130,7 +130,7 @@ const runEtcResolvConf = (lab: Lab, recorder: Recorder): Effect.Effect<void, Lab
     const code = yield* first.exit
     const millis = Date.now() - began
     yield* recorder.check(
-      "stops",
+      "stops (host 18.37)",
       code === 0 && millis < STOPPED_MILLIS,
       `exit code ${code} ${millis} ms after SIGTERM, of at most ${STOPPED_MILLIS}`
     )
@@ -190,7 +190,7 @@ const runEtcResolvConf = (lab: Lab, recorder: Recorder): Effect.Effect<void, Lab
     yield* checkPointed(lab, recorder, "pointed at the client again")
     yield* kill(third)
     yield* checkCommand(lab, recorder, "the next start", { ...etcResolvConf, args: ["--check"] }, (code) => code === 0)
-    yield* checkText(lab, recorder, "brings it back", RENEWED)
+    yield* checkText(lab, recorder, "brings it back (host 18.38)", RENEWED)
 
     yield* write(lab, `mount -o remount,bind,ro ${FILE}`)
     const refused = yield* lab.startClient(etcResolvConf)

@@ -181,7 +181,7 @@ const hangups = whileDownloading(({ client, lab, links, recorder }) =>
     return Effect.gen(function*() {
       const packets = yield* links.stop
       for (const [index, event] of events.entries()) {
-        yield* startedOver(recorder, `SIGHUP ${index + 1}`, event, packets, keys[index])
+        yield* startedOver(recorder, `SIGHUP ${index + 1} (host 18.39)`, event, packets, keys[index])
       }
     })
   })

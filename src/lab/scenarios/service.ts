@@ -53,7 +53,7 @@ export const service: Scenario = {
       const ready = yield* told((lines) => lines.includes("READY=1"), 20_000)
       const route = yield* lab.topology.run("client", ["ip", "route", "get", addresses.resource4])
       yield* recorder.check(
-        "ready once the tunnel is up",
+        "ready once the tunnel is up (host 18.36)",
         ready === true && route.stdout.includes(` dev ${TUN} `) && (yield* tunAddresses(lab)) !== undefined,
         ready === true
           ? `then the way to the resource is: ${route.stdout.trim().split("\n")[0]}`
@@ -88,7 +88,7 @@ export const service: Scenario = {
       const code = yield* client.exit
       const readies = (yield* lines).filter((line) => line === "READY=1").length
       yield* recorder.check(
-        "stopping",
+        "stopping, and ready once (host 18.36)",
         stopping === true && code === 0 && readies === 1,
         `${stopping === true ? "told" : "not told"}, exit code ${code}, ready told ${readies} times`
       )

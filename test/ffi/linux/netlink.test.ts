@@ -27,7 +27,7 @@ describeWith({ root: true, programs: ["ip"] }, "netlink", () => {
   const change = (request: Uint8Array): string =>
     Either.match(netlink.acknowledge(request, "test"), { onLeft: ({ errno }) => errno, onRight: () => "ok" })
 
-  it("accepts each request once, and says so of the second", () => {
+  it("accepts each request once, and says so of the second (host 18.13)", () => {
     for (const family of [AF_INET, AF_INET6] as const) {
       const bytes = ipToBytes(address(family === AF_INET ? "100.64.0.5" : "fd00:2021:1111::5"))
       const network = ipToBytes(address(family === AF_INET ? "10.9.0.0" : "fd00:9::"))

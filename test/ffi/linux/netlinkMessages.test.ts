@@ -98,7 +98,7 @@ const vectors: ReadonlyArray<readonly [name: string, message: Uint8Array, hex: s
   ]
 ]
 
-describe("requests", () => {
+describe("requests (host 18.13)", () => {
   it.each(vectors)("%s", (_, message, hex) => {
     assert.strictEqual(hexOf(message), plain(hex))
   })

@@ -31,7 +31,7 @@ describeWith({ root: true }, "TUN ioctls", () => {
   const attach = (fd: number): string =>
     tun.ioctlBytes()(fd, tun.TUNSETIFF, tun.ifreq("tun-x", flags)) === 0 ? "ok" : errnoName(errno())
 
-  it("a second attach is refused while the first one lives (host spec section 18, item 14)", () => {
+  it("a second attach is refused while the first one lives (host 18.14)", () => {
     const first = open()(tun.TUN_PATH, O_RDWR, 0)
     const second = open()(tun.TUN_PATH, O_RDWR, 0)
     assert.strictEqual(attach(first), "ok")

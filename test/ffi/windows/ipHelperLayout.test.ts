@@ -18,7 +18,7 @@ import { describeWith } from "../../support/requires.ts"
 const v4 = Uint8Array.of(192, 0, 2, 7)
 const v6 = Uint8Array.from({ length: 16 }, (_, i) => 0x20 + i)
 
-describe("SOCKADDR_INET", () => {
+describe("SOCKADDR_INET (host 18.27)", () => {
   it("has family, port and address at their places", () => {
     assert.deepStrictEqual([...encodeSockaddrInet(v4)], [2, 0, 0, 0, ...v4, ...Array.from({ length: 20 }, () => 0)])
     assert.deepStrictEqual(
@@ -45,7 +45,7 @@ describe("SOCKADDR_INET", () => {
   })
 })
 
-describe("MIB_IPFORWARD_ROW2", () => {
+describe("MIB_IPFORWARD_ROW2 (host 18.27)", () => {
   it("is read at the offsets of the header", () => {
     const row = new Uint8Array(104)
     const view = new DataView(row.buffer)
@@ -93,7 +93,7 @@ const list = () => {
   return { bytes, view }
 }
 
-describe("IP_ADAPTER_ADDRESSES", () => {
+describe("IP_ADAPTER_ADDRESSES (host 18.27)", () => {
   it("is read at the offsets of the header, following absolute pointers", () => {
     const { bytes } = list()
     assert.deepStrictEqual(decodeAdapters(bytes, BASE), [

@@ -57,7 +57,7 @@ describe("token from the variable", () => {
 })
 
 describeWith({ root: true }, "token file", () => {
-  it.effect("is read without whitespace, with mode 0600 and 0400", () =>
+  it.effect("is read without whitespace, with mode 0600 and 0400 (host 18.3)", () =>
     Effect.gen(function*() {
       for (const mode of [0o600, 0o400]) {
         put(`${SECRET.slice(0, 3)}\n${SECRET.slice(3)}\n`, mode)
@@ -145,7 +145,7 @@ describeWith({ root: true }, "token file", () => {
       assert.notInclude(error.message, SECRET)
       assert.deepStrictEqual(fs.readdirSync(path.dirname(tokenPath())), ["token"])
     }).pipe(Effect.provide(Layer.suspend(() => store()))))
-  it.effect("is written for root alone, read back byte by byte, and removed once", () =>
+  it.effect("is written for root alone, read back byte by byte, and removed once (host 18.3)", () =>
     Effect.gen(function*() {
       const tokens = yield* TokenStore
       yield* tokens.write(Redacted.make(SECRET))
@@ -168,12 +168,12 @@ describe("device id", () => {
     ))
   const idFile = (): string => path.join(folder, "state", "firezone-id.json")
 
-  it("follows the machine id (vector of host spec 3.3)", () =>
+  it("follows the machine id (vector of host spec 3.3) (host 18.5)", () =>
     assert.strictEqual(
       DeviceIdentityHost.idFromMachineId(Buffer.from("0123456789abcdef0123456789abcdef\n")),
       "25746dc26c1cc478780348a72316d3f4c2869a29b2a4836b38bc2ad3c3d69e8c"
     ))
-  it.effect("takes the configured one first, then the file, then the machine id, then a new one that it keeps", () =>
+  it.effect("takes the configured one first, then the file, then the machine id, then a new one that it keeps (host 18.5)", () =>
     Effect.gen(function*() {
       const made = (yield* facts()).id
       assert.match(made, /^[0-9a-f]{64}$/)
@@ -186,7 +186,7 @@ describe("device id", () => {
       assert.strictEqual((yield* facts()).id, DeviceIdentityHost.idFromMachineId(Buffer.from("abc\n")))
       assert.isFalse(fs.existsSync(idFile()))
     }))
-  it.effect("never replaces a file that it cannot use", () =>
+  it.effect("never replaces a file that it cannot use (host 18.5)", () =>
     Effect.gen(function*() {
       fs.mkdirSync(path.dirname(idFile()))
       fs.writeFileSync(idFile(), "{\"id\": 5}")
@@ -220,7 +220,7 @@ describe("device id", () => {
       assert.strictEqual(fs.statSync(path.dirname(idFile())).mode & 0o777, 0o770)
       assert.deepStrictEqual(fs.readdirSync(path.dirname(idFile())), ["firezone-id.json"])
     }))
-  it.effect("is not usable when empty, endless or no text", () =>
+  it.effect("is not usable when empty, endless or no text (host 18.5)", () =>
     Effect.gen(function*() {
       fs.mkdirSync(path.dirname(idFile()))
       for (const content of ["", "null", "[]", "{\"id\":\"\"}", `{"id":"${"x".repeat(256)}"}`, "\u0000"]) {

@@ -18,7 +18,7 @@ const property = (signature: string, ...value: ReadonlyArray<BusValue>): Readonl
 ]
 
 describe("systemd-resolved's servers", () => {
-  it("have the link that they are of, its scope with them, and their ports", () => {
+  it("have the link that they are of, its scope with them, and their ports (host 18.33)", () => {
     assert.deepStrictEqual(parseServers(property("a(iiay)", server(0, "192.0.2.1"), server(3, "fe80::1"))), [
       { interfaceIndex: 0, address: ip("192.0.2.1"), port: 53 },
       { interfaceIndex: 3, address: ip("fe80::1"), port: 53 }

@@ -96,7 +96,7 @@ describe("log files", () => {
   const old = 1_000
   const now = 10_000_000
   const file = (name: string, size: number, modifiedMillis: number) => ({ name, size, modifiedMillis })
-  it("deletes the oldest first, keeps young ones, other names and the last one", () => {
+  it("deletes the oldest first, keeps young ones, other names and the last one (host 18.6)", () => {
     assert.deepStrictEqual(
       filesToDelete([file("b.log", 60, old + 1), file("a.log", 60, old), file("c.log", 60, now)], 120, now),
       ["a.log"]

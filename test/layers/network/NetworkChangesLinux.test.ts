@@ -202,7 +202,7 @@ describeWith({ root: true, programs: ["ip"] }, "NetworkChangesLinux", () => {
       assert.deepStrictEqual(yield* since, [])
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("says that it lost count, and what it knows afterwards is not older than that", () =>
+  it.scopedLive("says that it lost count, and what it knows afterwards is not older than that (host 18.30)", () =>
     Effect.gen(function*() {
       const { sees, since } = yield* subscribe
       const many = Array.from({ length: 200 }, (_, i) => `10.${i}.0.0/16 via 192.0.2.9 dev eth onlink`)

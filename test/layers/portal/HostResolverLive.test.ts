@@ -70,7 +70,7 @@ const temporaryFile = (text: string) =>
 const resolve = (host: string) => Effect.flatMap(HostResolver, (resolver) => resolver.resolve(host))
 
 describe("resolve", () => {
-  it.effect("asks every server for A and AAAA at once and merges, sorted and unique", () =>
+  it.effect("asks every server for A and AAAA at once and merges, sorted and unique (host 18.35)", () =>
     Effect.gen(function*() {
       const dns = makeDnsSocketDouble()
       const all = yield* Effect.makeLatch()
@@ -135,7 +135,7 @@ describe("resolve", () => {
     ["the query comes back", (question) => Effect.succeed(question.query)]
   ]
   for (const [what, udp] of fallbacks) {
-    it.effect(`asks again over TCP when ${what} (test 35)`, () =>
+    it.effect(`asks again over TCP when ${what} (host 18.35)`, () =>
       Effect.gen(function*() {
         const dns = makeDnsSocketDouble()
         dns.answer = (question) => question.transport === "tcp" ? answerTo(question, ["203.0.113.9"]) : udp(question)
@@ -144,7 +144,7 @@ describe("resolve", () => {
       }))
   }
 
-  it.effect("believes a unanimous NXDOMAIN", () =>
+  it.effect("believes a unanimous NXDOMAIN (host 18.35)", () =>
     Effect.gen(function*() {
       const dns = makeDnsSocketDouble()
       dns.answer = (question) => answerTo(question, ResponseCode.NameError)

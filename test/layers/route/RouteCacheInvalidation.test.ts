@@ -20,7 +20,7 @@ const until = (holds: Effect.Effect<boolean>): Effect.Effect<void> =>
   })
 
 describe("RouteCacheInvalidation", () => {
-  it.effect("clears at the start, at each change, and after subscribing again", () =>
+  it.effect("clears at the start, at each change, and after subscribing again (host 18.30)", () =>
     Effect.gen(function*() {
       const network = yield* makeNetworkChangesDouble
       const layer = RouteCacheInvalidation.layer.pipe(

@@ -69,7 +69,7 @@ const provideCache = <A, E>(
 ): Effect.Effect<A, E> => Effect.provide(body, Layer.provide(RouteCacheLive.layerWith(options), resolver))
 
 describe("get", () => {
-  it.effect("hands out no route looked up before an invalidation", () =>
+  it.effect("hands out no route looked up before an invalidation (host 18.24)", () =>
     Effect.gen(function*() {
       const calls = yield* Ref.make(0)
       const answers = yield* Queue.unbounded<string>()
@@ -155,7 +155,7 @@ describe("get", () => {
       )
     }))
 
-  it.effect("remembers a failure for 250 ms", () =>
+  it.effect("remembers a failure for 250 ms (host 18.22)", () =>
     Effect.gen(function*() {
       const resolver = makeRouteResolverDouble(noRoute)
       yield* provideCache(
@@ -399,7 +399,7 @@ describe("bookkeeping", () => {
       )
     }))
 
-  it.effect("asks nobody twice: two users of the layer share one cache", () =>
+  it.effect("asks nobody twice: two users of the layer share one cache (host 18.23)", () =>
     Effect.gen(function*() {
       const resolver = makeRouteResolverDouble()
       yield* provideCache(

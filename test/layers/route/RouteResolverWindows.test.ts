@@ -88,7 +88,7 @@ const byDefault = (source: string, metric: number, nextHop = "192.0.2.1"): FakeR
   nextHop
 })
 
-it.effect("asks each adapter that is up for its best route, and not our tunnel", () =>
+it.effect("asks each adapter that is up for its best route, and not our tunnel (host 18.22)", () =>
   Effect.gen(function*() {
     const helper = machine([
       { name: "Firezone", route: byDefault("100.64.0.1", 0) },
@@ -116,7 +116,7 @@ it.effect("takes only the whole name, as it is written, for our tunnel", () =>
     }
   }))
 
-it.effect("prefers the longest prefix, whatever the metric: the directly connected network", () =>
+it.effect("prefers the longest prefix, whatever the metric: the directly connected network (host 18.19)", () =>
   Effect.gen(function*() {
     const route = yield* resolve(machine([
       { name: "Ethernet", metric4: 1, route: byDefault("192.0.2.7", 0) },
@@ -126,7 +126,7 @@ it.effect("prefers the longest prefix, whatever the metric: the directly connect
     assert.notProperty(route, "nextHop")
   }))
 
-it.effect("then the smallest sum of route and interface metric, of the family in question", () =>
+it.effect("then the smallest sum of route and interface metric, of the family in question (host 18.20)", () =>
   Effect.gen(function*() {
     const adapters = [
       { name: "Ethernet", metric4: 50, metric6: 10 },
@@ -151,14 +151,14 @@ it.effect("then the smallest sum of route and interface metric, of the family in
     assert.strictEqual((yield* resolve(sums)).interfaceName, "WLAN")
   }))
 
-it.effect("then the first that the system lists", () =>
+it.effect("then the first that the system lists (host 18.21)", () =>
   Effect.gen(function*() {
     const both = ["Ethernet", "WLAN"].map((name) => ({ name, metric4: 5, route: byDefault("192.0.2.7", 5) }))
     assert.strictEqual((yield* resolve(machine(both))).interfaceName, "Ethernet")
     assert.strictEqual((yield* resolve(machine(both.toReversed()))).interfaceName, "WLAN")
   }))
 
-it.effect("skips an adapter whose call fails or that names a source of no Internet family", () =>
+it.effect("skips an adapter whose call fails or that names a source of no Internet family (host 18.22)", () =>
   Effect.gen(function*() {
     const helper = machine([
       { name: "Ethernet", route: 1168 },
@@ -168,7 +168,7 @@ it.effect("skips an adapter whose call fails or that names a source of no Intern
     assert.deepInclude(yield* resolve(helper), { interfaceName: "Cellular", source: ip("198.18.0.7") })
   }))
 
-it.effect("there may be no way", () =>
+it.effect("there may be no way (host 18.22)", () =>
   Effect.gen(function*() {
     for (const adapters of [[], [{ name: "Ethernet", route: 1231 }]]) {
       const error = yield* Effect.flip(resolve(machine(adapters, 600)))
@@ -176,7 +176,7 @@ it.effect("there may be no way", () =>
     }
   }))
 
-it.effect("offers as much as the system asks for, once", () =>
+it.effect("offers as much as the system asks for, once (host 18.26)", () =>
   Effect.gen(function*() {
     const ethernet = { name: "Ethernet", route: byDefault("192.0.2.7", 0) }
     const large = machine([ethernet], 40_000)

@@ -97,7 +97,7 @@ describeWith({ root: true, programs: ["ip"] }, "TunInterfaceLinux", () => {
       assert.isUndefined(route.gateway)
     }).pipe(Effect.provide(deviceLayer)))
 
-  it.scopedLive("routes resources before the LAN, the LAN before the internet, and marked packets past all of it", () =>
+  it.scopedLive("routes resources before the LAN, the LAN before the internet, and marked packets past all of it (host 18.16)", () =>
     Effect.gen(function*() {
       addUplink()
       const tun = yield* openTun
@@ -316,7 +316,7 @@ describeWith({ root: true, programs: ["ip"] }, "TunInterfaceLinux", () => {
       assert.match(failure.message, /EPERM.*root or CAP_NET_ADMIN/)
     }).pipe(Effect.provide(Layer.merge(interfaceLayer, collectLogs([])))))
 
-  it.scopedLive("keeps a copy of the local networks, and withdraws it at the end", () =>
+  it.scopedLive("keeps a copy of the local networks, and withdraws it at the end (host 18.18)", () =>
     Effect.gen(function*() {
       const tun = yield* openTun
       yield* tun.configure(config("0.0.0.0/0"))

@@ -85,7 +85,7 @@ describe("TunReader", () => {
     assert.deepStrictEqual(drops.snapshot(), {})
   })
 
-  it("completes a checksum that the kernel left to it", () => {
+  it("completes a checksum that the kernel left to it (host 18.17)", () => {
     const packet = udp(333)
     const partial = packet.slice()
     const sum = pseudoHeaderSum4(partial, 0, 17, partial.length - 20)
@@ -96,7 +96,7 @@ describe("TunReader", () => {
     assert.deepStrictEqual(packets(), [packet])
   })
 
-  it("cuts trains of every kind into whole packets, one behind the other", () => {
+  it("cuts trains of every kind into whole packets, one behind the other (host 18.17)", () => {
     FastCheck.assert(
       FastCheck.property(
         FastCheck.constantFrom<4 | 6>(4, 6),

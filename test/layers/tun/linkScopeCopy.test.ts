@@ -118,7 +118,7 @@ describeWith({ root: true, programs: ["ip"] }, "link-scope copy", () => {
     }
   })
 
-  it.scoped("follows changes after 500 ms, even if they never end, and subscribes again after a failure", () =>
+  it.scoped("follows changes after 500 ms, even if they never end, and subscribes again after a failure (host 18.18)", () =>
     Effect.gen(function*() {
       const network = yield* makeNetworkChangesDouble
       const lines: Array<string> = []

@@ -100,8 +100,8 @@ const makeParts = Effect.gen(function*() {
 })
 type Parts = Effect.Effect.Success<typeof makeParts>
 
-const layerOf = (parts: Parts, changes: Partial<ClientSettings> = {}) =>
-  TunnelLive.layer.pipe(
+const layerOf = (parts: Parts, changes: Partial<ClientSettings> = {}, layer = TunnelLive.layer) =>
+  layer.pipe(
     Layer.provide([
       parts.portal.layer,
       parts.tun.layer,
@@ -265,7 +265,7 @@ describe("tunnel session", () => {
       assert.deepStrictEqual(parts.portal.opened, [])
     }).pipe(Effect.runPromise))
 
-  it("roams: cache, sockets, peers, portal, in this order and under a new key", () =>
+  it("roams: cache, sockets, peers, portal, in this order and under a new key (host 18.25)", () =>
     withSession(({ network, portal, routes, seen, sockets }) =>
       Effect.gen(function*() {
         // What each step finds of the one before it.
@@ -397,7 +397,7 @@ describe("tunnel session", () => {
       })
     ))
 
-  it("points the system's DNS at itself once its routes are there, and back before they go", () =>
+  it("points the system's DNS at itself once its routes are there, and back before they go (host 18.37)", () =>
     withSession(({ dnsControl, portal, resolvers, session, stop, tun }) =>
       Effect.gen(function*() {
         let routesAtSet = 0
@@ -464,9 +464,13 @@ describe("tunnel session", () => {
       })
     ))
 
-  it("gives names of resources the addresses that they had in the session before", () =>
+  it.each([
+    ["of one layer", false],
+    ["of another layer that was given its names, as in the tunnel service", true]
+  ])("gives names of resources the addresses that they had in the session before %s", (_, isAnother) =>
     Effect.gen(function*() {
       const parts = yield* makeParts
+      const names = yield* TunnelLive.noNames
       yield* parts.resolvers.set([ip("192.0.2.53")])
       const addressIn = (name: string) =>
         Effect.gen(function*() {
@@ -477,7 +481,11 @@ describe("tunnel session", () => {
           parts.tun.written.length = 0
           parts.tun.deliver(queryPacket(name))
           return [...parts.tun.written[0]?.slice(-4) ?? []]
-        }).pipe(Effect.scoped)
+        }).pipe(
+          Effect.scoped,
+          (session) =>
+            isAnother ? Effect.provide(session, layerOf(parts, {}, TunnelLive.layerWith(names))) : session
+        )
       yield* Effect.gen(function*() {
         const first = yield* addressIn("a.corp.test")
         assert.deepStrictEqual(first, [100, 96, 0, 4])

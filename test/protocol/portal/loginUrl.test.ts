@@ -14,7 +14,7 @@ describe("login URL (portal spec 2.1, test 2)", () => {
         + "&name=laptop&public_key=AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8%3D"
     )
   })
-  it("hashes every spelling of a UUID as it is spelled, and nothing else", () => {
+  it("hashes every spelling of a UUID as it is spelled, and nothing else (host 18.5)", () => {
     // The host spec's vector.
     expect(wireExternalId("550e8400-e29b-41d4-a716-446655440000"))
       .toBe("a3a9e1ed9732cab28868127be00f1ce921acaefdd5c3b23a6e9e0072bd9c1a34")

@@ -339,7 +339,7 @@ describe("roaming", () => {
 })
 
 describe("the end", () => {
-  it("says goodbye to every peer, then drops everything", () => {
+  it("says goodbye to every peer, then drops everything (host 18.37)", () => {
     const client = clientWith(lan, lab)
     client.connect(lan.id, "10.0.0.1", g1)
     client.connect(lab.id, "10.99.0.1", g2)

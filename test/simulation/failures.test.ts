@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { RENEWAL_PAUSE } from "../../src/protocol/node/IceConnection.ts"
 import type { Host } from "./Host.ts"
 import type { NatKind } from "./nat.ts"
 import { Portal } from "./Portal.ts"
@@ -103,6 +104,79 @@ describe("a lost relay", () => {
     }
     assertPasses(world, left, right)
     assertPasses(world, right, left)
+  })
+})
+
+describe("a direct path that breaks", () => {
+  const cut = (world: World, ...[one, other]: [Host, Host]): void => {
+    world.isCut = (from, to) => (one.owns(from) && other.owns(to)) || (other.owns(from) && one.owns(to))
+  }
+  /** Until the first check is lost, until the sixth is, the next answer of another; the news; the next check. */
+  const REPAIR_BOUND = 1500 + 5250 + 1500 + RENEWAL_PAUSE + 1500 + 1000
+
+  /** How long it takes until packets have passed both ways, milliseconds. */
+  const repair = (world: World, left: Host, right: Host, limit: number): number => {
+    const begun = world.now
+    const hasPassed = [left, right].map((host) => {
+      const before = host.received.length
+      return () => host.received.length > before
+    })
+    while (world.now - begun < limit && !hasPassed.every((passed) => passed())) {
+      left.send(right, "there")
+      right.send(left, "back")
+      world.run(100)
+    }
+    return world.now - begun
+  }
+
+  /** What `host` tells its peer of its candidates from now on, in order and without repetitions. */
+  const newsOf = (host: Host): ReadonlyArray<string> => {
+    const news: Array<string> = []
+    const { onEvent } = host
+    host.onEvent = (event) => {
+      if (event._tag.endsWith("IceCandidate") && news.at(-1) !== event._tag) news.push(event._tag)
+      onEvent(event)
+    }
+    return news
+  }
+
+  it("is left for a relay by both sides within seconds, in the same connection", () => {
+    for (const [client, gateway] of [["home", "home"], ["none", "home"], ["full-cone", "symmetric"]] as const) {
+      const { left, right, world } = connected(client, gateway)
+      assert.strictEqual(left.status(right)?.path?.kind, "direct")
+      const news = newsOf(left)
+      cut(world, left, right)
+      assert.isBelow(repair(world, left, right, 60_000), REPAIR_BOUND, `${client} to ${gateway}`)
+      talk(world, left, right, 60)
+      assertPasses(world, left, right)
+      assertPasses(world, right, left)
+      assert.notStrictEqual(left.status(right)?.path?.kind, "direct")
+      assert.deepStrictEqual(news, ["InvalidateIceCandidate", "NewIceCandidate"])
+      assert.isUndefined(failureOf(left))
+      assert.isUndefined(failureOf(right))
+    }
+  })
+
+  it("for some seconds is taken again at once by both", () => {
+    const { left, right, world } = connected("home", "home")
+    cut(world, left, right)
+    talk(world, left, right, 9)
+    assert.notStrictEqual(left.status(right)?.path?.kind, "direct")
+    world.isCut = () => false
+    world.run(3000)
+    for (const status of [left.status(right), right.status(left)]) assert.strictEqual(status?.path?.kind, "direct")
+    assertPasses(world, left, right)
+    assertPasses(world, right, left)
+    assert.isUndefined(failureOf(left))
+  })
+
+  it("is not left while nobody is heard by another way either", () => {
+    const { left, right, world } = connected("home", "home")
+    const news = newsOf(left)
+    right.isGone = true
+    talk(world, left, right, 12)
+    assert.strictEqual(left.status(right)?.path?.kind, "direct")
+    assert.deepStrictEqual(news, [])
   })
 })
 

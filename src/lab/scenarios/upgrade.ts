@@ -98,10 +98,11 @@ export const upgradeLate: Scenario = {
 }
 
 /**
- * The client leaves the dead pair after 18 s at most (spec 9.6). The gateway, which is more patient, does not, until the
- * client misses its answers for 15 s, has asked for 20 s (11.6), and begins anew.
+ * The client leaves the pair when six checks in a row were lost, of which it sends the first 1.5 s after an answer and the
+ * last 5.25 s later, and another pair is answered. The gateway, which is more patient, has to hear of it from the portal, and
+ * takes the other pair with its next check. Checks are 1.5 s apart.
  */
-const FALLBACK_BOUND = 15_000 + 20_000 + 1000 + 2000 + CONNECT_BOUND
+const FALLBACK_BOUND = 1500 + 5250 + 1500 + 1500 + 2000
 
 export const fallback: Scenario = {
   name: "fallback",

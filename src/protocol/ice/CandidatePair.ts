@@ -32,6 +32,14 @@ interface Attempt {
 const PEER_CHECK_GRACE = 15_000
 /** Unanswered checks after which a pair has to be believed in by the peer. */
 const MAX_UNANSWERED = 4
+/** Unanswered checks, over 5 s at most, after which a pair is left for one whose checks are answered meanwhile. */
+const SILENT_AFTER = 6
+/**
+ * By answers so much later than the first of them: what was on its way when both went silent proves nothing. And by two,
+ * so far apart that it had a check in between: of a peer that was asleep one pair has to be the first. Milliseconds.
+ */
+const SILENT_MILLIS = 1500
+const BETWEEN_ANSWERS = 1000
 
 /** One local and one remote candidate, and the checks between them (connectivity spec 9.6). */
 export class CandidatePair {
@@ -50,6 +58,9 @@ export class CandidatePair {
   #streakSince = 0
   #checkNow = true
   #peerCheckedAt = Number.NEGATIVE_INFINITY
+  /** The latest two answers that were so far apart. */
+  #answeredAt = Number.NEGATIVE_INFINITY
+  #answeredBefore = Number.NEGATIVE_INFINITY
 
   constructor(local: LocalEnd, remote: RemoteEnd, controlling: boolean) {
     this.local = local
@@ -76,6 +87,11 @@ export class CandidatePair {
     return this.#streak < MAX_UNANSWERED || now < this.#peerCheckedAt + PEER_CHECK_GRACE
   }
 
+  /** Whether our checks are lost here while the other pair's are answered, so that it is this path that is broken. */
+  isOutdoneBy(other: CandidatePair): boolean {
+    return this.#streak >= SILENT_AFTER && other.#answeredBefore >= this.#streakSince + SILENT_MILLIS
+  }
+
   sentCheck(transaction: string, schedule: CheckSchedule, now: number): void {
     this.#checkNow = false
     if (this.#streak === 0) this.#streakSince = now
@@ -95,6 +111,7 @@ export class CandidatePair {
     if (attempt === undefined) return false
     attempt.answered = true
     this.succeeded = true
+    if (now >= this.#answeredAt + BETWEEN_ANSWERS) [this.#answeredBefore, this.#answeredAt] = [this.#answeredAt, now]
     const sample = now - attempt.sentAt
     this.rtt = this.rtt === undefined ? sample : this.rtt * 7 / 8 + sample / 8
     const latest = this.#attempts.findLastIndex((other) => other.answered)

@@ -86,6 +86,7 @@ export class IceAgent {
   #selected: SelectedPair | undefined
   #queue: Array<CheckTransmit> = []
   #latestNow = 0
+  #hasLeftSilentPair = false
 
   constructor(options: IceAgentOptions) {
     this.#crypto = options.crypto
@@ -251,6 +252,16 @@ export class IceAgent {
     return this.#queue.shift()
   }
 
+  /**
+   * Whether, as the controlling side, it has left a pair that went silent since the last call. The peer, which may be
+   * patient for ten minutes and takes the best pair that was ever nominated, has not (spec 9.6 and 9.9): it has to be told.
+   */
+  takeLeftSilentPair(): boolean {
+    const left = this.#hasLeftSilentPair
+    this.#hasLeftSilentPair = false
+    return left
+  }
+
   pollTimeout(): number | undefined {
     let next: number | undefined
     for (const pair of this.#pairs) {
@@ -388,12 +399,14 @@ export class IceAgent {
   }
 
   /**
-   * Spec 9.9: controlling, the best pair that works; controlled, the best of those that the peer told us to use. Some of
-   * these may be of a connection that the peer has given up, and would live on for ten minutes: others go first.
+   * Spec 9.9: controlling, the best pair that works, which one that went silent seems not to, long before it is dead;
+   * controlled, the best of those that the peer told us to use. Some of these may be of a connection that the peer has given
+   * up, and would live on for ten minutes: others go first.
    */
   #choose(): void {
     const best = this.#controlling
-      ? this.#pairs.find((pair) => pair.succeeded)
+      ? this.#pairs.find((pair) => pair.succeeded && !this.#isOutdone(pair))
+        ?? this.#pairs.find((pair) => pair.succeeded)
       : this.#pairs.find((pair) => pair.nominated && pair.isAlive(this.#latestNow))
         ?? this.#pairs.find((pair) => pair.nominated)
     if (best === undefined) {
@@ -401,10 +414,15 @@ export class IceAgent {
     } else if (!this.#controlling) {
       this.#nominated = best
     } else if (this.#nominated?.priority !== best.priority) {
+      if (this.#nominated !== undefined && this.#isOutdone(this.#nominated)) this.#hasLeftSilentPair = true
       this.#nominated = best
       best.nominate()
     }
     this.#report()
+  }
+
+  #isOutdone(pair: CandidatePair): boolean {
+    return this.#pairs.some((other) => pair.isOutdoneBy(other))
   }
 
   #report(): void {

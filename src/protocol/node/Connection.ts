@@ -90,6 +90,14 @@ export abstract class Connection {
     return []
   }
 
+  /**
+   * What is due of telling the peer everything anew: to withdraw the candidates, and a little later to announce them. Call
+   * after `handleTimeout`.
+   */
+  renewal(_now: number): "withdraw" | "announce" | undefined {
+    return undefined
+  }
+
   abstract removeRemoteCandidate(text: string, now: number): void
 
   /** A handshake message for this peer whose MAC1 is right. Returns whether it was of any use. */

@@ -11,6 +11,8 @@ import type { ConnectionRequest } from "./types.ts"
 export const DISCONNECT_GRACE = 2000
 /** A handshake of our own is not followed by another one for this long. */
 export const INITIATION_PAUSE = 20_000
+/** Between the withdrawal of candidates and their announcement, which in one turn would cancel each other. */
+export const RENEWAL_PAUSE = 50
 /** WireGuard messages that wait for a path. */
 const MAX_WAITING = 128
 
@@ -29,6 +31,7 @@ export class IceConnection extends Connection {
   readonly #waiting: Array<Uint8Array> = []
   #disconnectedSince: number | undefined
   #lastInitiation = Number.NEGATIVE_INFINITY
+  #announceAt = Number.POSITIVE_INFINITY
 
   constructor(crypto: Crypto, parts: ConnectionParts, now: number) {
     super(parts, now)
@@ -71,6 +74,20 @@ export class IceConnection extends Connection {
    */
   override withdrawals(): ReadonlyArray<string> {
     return this.agent.controlling ? this.agent.withdrawals() : []
+  }
+
+  /**
+   * A pair that was nominated cannot be taken back; it goes with its candidates. What is nominated now the peer hears
+   * with our next check of it.
+   */
+  override renewal(now: number): "withdraw" | "announce" | undefined {
+    if (this.agent.takeLeftSilentPair()) {
+      this.#announceAt = now + RENEWAL_PAUSE
+      return "withdraw"
+    }
+    if (now < this.#announceAt) return undefined
+    this.#announceAt = Number.POSITIVE_INFINITY
+    return "announce"
   }
 
   handleHandshake(type: MessageType, _arrival: Arrival, message: Uint8Array, now: number): boolean {
@@ -129,7 +146,7 @@ export class IceConnection extends Connection {
   }
 
   protected agentDeadline(): number {
-    const next = this.agent.pollTimeout() ?? Number.POSITIVE_INFINITY
+    const next = Math.min(this.agent.pollTimeout() ?? Number.POSITIVE_INFINITY, this.#announceAt)
     if (this.#disconnectedSince !== undefined) return Math.min(next, this.#disconnectedSince + DISCONNECT_GRACE)
     return this.agent.state === "disconnected" ? 0 : next
   }

@@ -314,7 +314,7 @@ export class Node implements NodeApi {
     if (connection.relay !== undefined) {
       for (const candidate of this.#relays.candidates(connection.relay)) connection.addLocalCandidate(candidate, now)
     }
-    for (const candidate of connection.agent.announcements()) this.#announce(connection, candidate)
+    this.#announceAll(connection)
     connection.proposeHandshake(now)
     this.#advance(connection, now)
   }
@@ -330,6 +330,16 @@ export class Node implements NodeApi {
     if (candidate !== undefined) this.#events.push({ _tag: "NewIceCandidate", peer: connection.peer, candidate })
   }
 
+  #announceAll(connection: Connection): void {
+    for (const candidate of connection.agent.announcements()) this.#announce(connection, candidate)
+  }
+
+  #withdrawAll(connection: Connection): void {
+    for (const candidate of connection.withdrawals()) {
+      this.#events.push({ _tag: "InvalidateIceCandidate", peer: connection.peer, candidate })
+    }
+  }
+
   #forget(connection: Connection, now: number): void {
     this.#connections.remove(connection, now)
     if (connection instanceof IceConnection) this.#transactions.removeValue(connection)
@@ -343,12 +353,13 @@ export class Node implements NodeApi {
       this.#forget(connection, now)
       // It may be the relay that has died: the next connection is not to wait for its keep-alive.
       if (connection.relay !== undefined) this.#relays.get(connection.relay)?.probe(now)
-      for (const candidate of connection.withdrawals()) {
-        this.#events.push({ _tag: "InvalidateIceCandidate", peer: connection.peer, candidate })
-      }
+      this.#withdrawAll(connection)
       this.#events.push({ _tag: "ConnectionFailed", peer: connection.peer, reason: failure })
       return
     }
+    const renewal = connection.renewal(now)
+    if (renewal === "withdraw") this.#withdrawAll(connection)
+    if (renewal === "announce") this.#announceAll(connection)
     this.#update(connection, now)
   }
 

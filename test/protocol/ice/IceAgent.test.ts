@@ -385,6 +385,44 @@ describe("the nomination", () => {
     assert.strictEqual(agent.agent.state, "completed")
   })
 
+  it("leaves a pair that went silent while another one is answered, says so once, and returns", () => {
+    const agent = both()
+    const live = (millis: number, ...remotes: ReadonlyArray<SocketAddress>): void => {
+      for (let i = 0; i < millis; i += 50) {
+        for (const { check } of agent.advance(50)) {
+          if (remotes.some(({ text }) => text === check.destination.text)) agent.answer(check)
+        }
+      }
+    }
+    live(10_000, peerHost, peerRelay)
+    assert.strictEqual(agent.agent.selected?.remote.text, peerHost.text)
+    live(3500, peerRelay)
+    assert.strictEqual(agent.agent.selected?.remote.text, peerHost.text, "a few may be lost")
+    assert.isFalse(agent.agent.takeLeftSilentPair())
+    live(1500 + 5250 + 1500 - 3500, peerRelay)
+    assert.strictEqual(agent.agent.selected?.remote.text, peerRelay.text)
+    assert.deepStrictEqual([agent.agent.takeLeftSilentPair(), agent.agent.takeLeftSilentPair()], [true, false])
+    live(3000, peerHost, peerRelay)
+    assert.strictEqual(agent.agent.selected?.remote.text, peerHost.text)
+    assert.isFalse(agent.agent.takeLeftSilentPair(), "for a better one")
+  })
+
+  it("stays with a pair that went silent with all others, and is answered again with them", () => {
+    const agent = both()
+    for (let i = 0; i < 20; i++) for (const { check } of agent.advance(500)) agent.answer(check)
+    agent.advance(10_000)
+    let first: SocketAddress | undefined
+    for (let i = 0; i < 60; i++) {
+      for (const { check } of agent.advance(50)) {
+        first ??= check.destination.text === peerRelay.text ? peerRelay : undefined
+        if (first !== undefined) agent.answer(check)
+      }
+      assert.strictEqual(agent.agent.selected?.remote.text, peerHost.text)
+    }
+    assert.strictEqual(first, peerRelay)
+    assert.isFalse(agent.agent.takeLeftSilentPair())
+  })
+
   it("of the controlled side leaves a pair that seems dead for one that the peer has marked since", () => {
     const agent = new Agent({ role: "controlled", schedule: checkSchedules.serverDefault })
     agent.agent.addLocalCandidate(host)

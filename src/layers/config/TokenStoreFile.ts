@@ -38,7 +38,9 @@ const read = (file: string, platform: NodeJS.Platform): Redacted.Redacted | Conf
       ? new ConfigInvalid({
         what: "no token",
         why: `the variable FIREZONE_TOKEN is not set and the file ${file} does not exist`,
-        next: "Create a service account in the Firezone admin portal and put its token into one of them"
+        next:
+          "Sign in with: firezone-headless-client sign-in. Or create a service account in the Firezone admin portal "
+          + "and put its token into one of them"
       })
       : new ConfigInvalid({
         what: "no token",

@@ -203,7 +203,7 @@ const make = ({ trustedRoots }: PortalLiveOptions) =>
 
       /** Tells the reader, then waits until it is time to try again or `reconnect` is called. */
       const disconnected = (error: PortalDisconnected, retryInMillis: number) => {
-        status = { ...status, state: "disconnected", lastError: error.message }
+        status = { ...status, state: "disconnected", lastError: error.requested ? undefined : error.message }
         return Effect.logDebug("portal disconnected").pipe(
           Effect.annotateLogs({ reason: error.reason, retryInMillis }),
           Effect.zipRight(Queue.offer(events, { _tag: "Disconnected", error, retryInMillis })),

@@ -247,7 +247,7 @@ const explainWith = (
         table: match.table,
         rejected: chosen === undefined
           ? `the system refuses the destination before it comes to this (${reason})`
-          : whyItLost({ prefixLength, metric }, chosen)
+          : whyItLost({ prefixLength, metric, table: match.table }, chosen)
       }
     })
   const winner: ReadonlyArray<RouteCandidate> = chosen === undefined ? [] : [{

@@ -3,6 +3,8 @@ export interface Ranked {
   readonly prefixLength: number
   /** The sum of all metrics that count on this platform. */
   readonly metric: number
+  /** Where the platform has several. */
+  readonly table?: number | undefined
 }
 
 /** The longest prefix wins, then the lowest metric, then the first listed. Pure, so every platform tests it. */
@@ -19,6 +21,9 @@ export const selectRoute = <A extends Ranked>(candidates: ReadonlyArray<A>): A |
 
 /** Why `loser` lost against `winner`, for a person. */
 export const whyItLost = (loser: Ranked, winner: Ranked): string => {
+  if (loser.table !== winner.table && loser.table !== undefined && winner.table !== undefined) {
+    return "the system's policy rules ask another table first"
+  }
   if (loser.prefixLength < winner.prefixLength) {
     return `its prefix /${loser.prefixLength} is shorter than the chosen /${winner.prefixLength}`
   }

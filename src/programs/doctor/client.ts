@@ -9,6 +9,7 @@ import { HostFiles } from "../../services/HostFiles.ts"
 import { Processes, type ProcessFacts } from "../../services/Processes.ts"
 import { TokenStore } from "../../services/TokenStore.ts"
 import { commandLine } from "../completions/commandLine.ts"
+import { EXIT } from "../outcome.ts"
 import { duration } from "../statusScreen.ts"
 import { AS_ROOT, type Check, plural, reportOf, type Session } from "./check.ts"
 
@@ -59,10 +60,13 @@ const others = (session: Session): Effect.Effect<Finding, never, Processes> =>
     const processes = yield* Processes
     const own = reportOf(session)?.client.pid
     const found = (yield* processes.all).filter((each) => isClient(each) && each.pid !== own)
-    return found.length === 0
-      ? ok("no other Firezone client runs")
+    if (found.length === 0) return ok("no other Firezone client runs")
+    const words = found.map(({ name, pid }) => `process ${pid} (${name})`)
+    // Which of them answers on our socket, and which are in other network namespaces, is not for everybody to see.
+    return session._tag === "Hidden"
+      ? skipped([...words, "one of them is the client that runs"], AS_ROOT)
       : warning(
-        found.map(({ name, pid }) => `process ${pid} (${name})`),
+        words,
         "stop all but one: they use the same routing tables, and the last to start cuts the others off"
       )
   })
@@ -76,6 +80,8 @@ const pairs = (text: string): ReadonlyMap<string, string> =>
     })
   )
 
+/** The exit code of a client that ends for that. */
+const TOKEN_REFUSED = String(EXIT.signedOut)
 const PROPERTIES = "LoadState,ActiveState,SubState,Result,UnitFileState,NRestarts,ExecMainStatus"
 
 const service: Effect.Effect<Finding, never, HostCommands | HostFiles> = Effect.gen(function*() {
@@ -97,7 +103,9 @@ const service: Effect.Effect<Finding, never, HostCommands | HostFiles> = Effect.
   if (state === "failed" || unit.get("SubState") === "auto-restart") {
     return failed(
       [words, `last result: ${unit.get("Result")}, exit code ${unit.get("ExecMainStatus")}`],
-      `journalctl -u ${UNIT} -n 50 says why`
+      unit.get("ExecMainStatus") === TOKEN_REFUSED
+        ? `the portal did not accept the token: firezone-headless-client sign-in, then systemctl start ${UNIT}`
+        : `journalctl -u ${UNIT} -n 50 says why`
     )
   }
   if (state === "active" || state === "activating") return ok(words)
@@ -117,14 +125,14 @@ const token = (session: Session, uid: number, fromVariable: boolean) =>
     const facts = yield* Effect.either(files.look(tokenPath))
     const isThere = facts._tag === "Left" || facts.right !== undefined
     if (read._tag === "Left") {
-      if (session._tag === "Running") {
-        return skipped([`the running client has one of its own; ${read.left.what}: ${read.left.why}`])
+      const next = read.left.next ?? "sign in again: firezone-headless-client sign-in"
+      if (session._tag !== "None") {
+        const words = [`the running client has one of its own; ${read.left.what}: ${read.left.why}`]
+        // Others may read it, or the next start fails.
+        return uid === 0 && facts._tag === "Right" && facts.right !== undefined ? warning(words, next) : skipped(words)
       }
       if (uid !== 0 && isThere && !fromVariable) return skipped(`${tokenPath} is for root alone`, AS_ROOT)
-      return failed(
-        `${read.left.what}: ${read.left.why}`,
-        read.left.next ?? "sign in again: firezone-headless-client sign-in"
-      )
+      return failed(`${read.left.what}: ${read.left.why}`, next)
     }
     if (fromVariable) return ok("in the variable FIREZONE_TOKEN; the file is not used")
     if (facts._tag === "Left" || facts.right === undefined) return ok(tokenPath)

@@ -46,7 +46,7 @@ const tcp = (answers: Answers): Effect.Effect<Finding> =>
         words,
         isLost
           ? "this machine is not connected to a network that leads there: see Uplinks"
-          : "the portal is down, --api-url has another port than it, or a firewall keeps TCP from it; "
+          : "the portal is down, --api-url has another port than it, or a firewall or VPN keeps TCP from it; "
             + `firezone-headless-client route explain ${all[0]?.remote.address} shows the way taken`
       )
     }

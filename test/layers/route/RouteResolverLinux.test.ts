@@ -78,7 +78,7 @@ const addTunnel = ({ rules }: { rules: boolean }) => {
   }
 }
 
-describeWith({ root: true, programs: ["ip"] }, "RouteResolverLinux", () => {
+describeWith({ root: true, programs: ["ip"] }, "RouteResolverLinux (host 18.28)", () => {
   beforeAll(() => {
     enterPrivateNetworkNamespace()
     netlink = Either.getOrThrow(NetlinkRequests.open())
@@ -260,6 +260,13 @@ describeWith({ root: true, programs: ["ip"] }, "RouteResolverLinux", () => {
     assert.strictEqual(why.get("eth-peer"), "it has no route to the destination (EHOSTUNREACH)")
     const wifi = explanation.candidates.find(({ interfaceName }) => interfaceName === "wifi")
     assert.deepInclude(wifi, { source: address("198.18.0.2"), nextHop: address("198.18.0.1"), prefixLength: 0 })
+    ip("route add default via 198.18.0.1 dev wifi table 77")
+    ip("rule add pref 50 lookup 77")
+    const ruled = explain("8.8.8.8")
+    assert.strictEqual(ruled.chosen?.table, 77)
+    const eth = ruled.candidates.find(({ interfaceName }) => interfaceName === "eth")
+    assert.deepInclude(eth, { table: 254, rejected: "the system's policy rules ask another table first" })
+    ip("rule del pref 50")
     loseCarrier("wifi")
     assert.include(explain("8.8.8.8").candidates.map(({ rejected }) => rejected), "the interface has no carrier")
     ip("link set wifi down")

@@ -108,6 +108,14 @@ describe("doctor: the client", () => {
         yield* check("token", { session: running(), tokenError: bad }),
         /^skipped: the running client has one/
       )
+      assert.match(
+        yield* check("token", { session: running(), host: stored, tokenError: bad }),
+        /^warning: the running client has one.*mode 0644 -> Run: chmod 0600/
+      )
+      assert.match(
+        yield* check("token", { uid: 1000, session: { _tag: "Hidden" }, tokenError: bad }),
+        /^skipped: the running client has one/
+      )
     }))
 
   it.effect("has folders", () =>
@@ -137,7 +145,9 @@ describe("doctor: the client", () => {
         "ok: firezone-headless-client.service is active (running), restarted 2 times, enabled at boot"
       )
       const failed = "LoadState=loaded\nActiveState=failed\nSubState=failed\nResult=exit-code\nExecMainStatus=3\n"
-      assert.match(yield* check("service", { host: unit(failed) }), /^failed: .*exit-code, exit code 3.*journalctl/)
+      assert.match(yield* check("service", { host: unit(failed) }), /^failed: .*exit-code, exit code 3.*sign-in/)
+      const crashed = failed.replace("Status=3", "Status=1")
+      assert.match(yield* check("service", { host: unit(crashed) }), /^failed: .*exit code 1.*journalctl/)
       const idle = "LoadState=loaded\nActiveState=inactive\nSubState=dead\nUnitFileState=enabled\n"
       assert.match(yield* check("service", { host: unit(idle) }), /^warning: .*inactive.*systemctl start/)
       assert.match(yield* check("service", { host: unit("LoadState=not-found\n") }), /^skipped: there is no/)
@@ -151,6 +161,7 @@ describe("doctor: the client", () => {
         /^warning: process 42 \(firezone-headle\) -> stop all but one/
       )
       assert.match(yield* check("other-clients", { host, session: running() }), /^ok/)
+      assert.match(yield* check("other-clients", { host, session: { _tag: "Hidden" } }), /^skipped: process 42.*sudo/)
       const script = "/opt/fz/dist/bin/firezone-headless-client.js"
       const fromSource = (double: HostDoubles) =>
         void (double.processes = [processNamed("node", 43, ["/usr/bin/node", script, "--tun-name", "fz2"])])

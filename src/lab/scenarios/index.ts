@@ -23,6 +23,7 @@ import * as portal from "./portalOutages.ts"
 import * as relays from "./relayLoss.ts"
 import { revoke } from "./revoke.ts"
 import * as roaming from "./roaming.ts"
+import { secrets } from "./secrets.ts"
 import { service } from "./service.ts"
 import { status } from "./status.ts"
 import { fallback, upgrade, upgradeLate } from "./upgrade.ts"
@@ -76,6 +77,7 @@ export const scenarios: ReadonlyArray<Scenario> = [
   metrics,
   doctor,
   pingResource,
+  secrets,
   service,
   gui,
   guiOften

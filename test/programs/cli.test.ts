@@ -5,6 +5,7 @@ import * as os from "node:os"
 import * as path from "node:path"
 import { afterAll, assert, describe, it } from "vitest"
 import { executable, run } from "../support/executable.ts"
+import { describeWith } from "../support/requires.ts"
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "fz-cli-"))
 afterAll(() => fs.rmSync(folder, { recursive: true }))
@@ -96,5 +97,41 @@ describe("executable", () => {
       const { code, stderr } = await run(args, { ...base, FIREZONE_TOKEN: ".secret-token", FIREZONE_ID: "test" })
       assert.strictEqual(code, 0, stderr)
     }
+  }, 30_000)
+})
+
+describeWith({ root: true, programs: ["unshare", "mount"] }, "a token file", () => {
+  const { FIREZONE_TOKEN_PATH: _, ...env } = base
+  const put = (mode: number, owner: number): void => {
+    fs.writeFileSync(base.FIREZONE_TOKEN_PATH, ".secret-token")
+    fs.chmodSync(base.FIREZONE_TOKEN_PATH, mode)
+    fs.chownSync(base.FIREZONE_TOKEN_PATH, owner, owner)
+  }
+
+  it("is taken if it is root's alone, and else named with the rule (host 18.1)", async () => {
+    const check = (args: ReadonlyArray<string> = []) =>
+      run(["--token-path", base.FIREZONE_TOKEN_PATH, ...args, "--check"], { ...env, FIREZONE_ID: "test" })
+    put(0o600, 0)
+    assert.strictEqual((await check()).code, 0)
+    for (const [mode, owner, rule] of [[0o644, 0, "chmod 0600"], [0o600, 65_534, "chown"]] as const) {
+      put(mode, owner)
+      const { code, stderr } = await check()
+      assert.strictEqual(code, 1)
+      assert.include(stderr, base.FIREZONE_TOKEN_PATH)
+      assert.include(stderr, rule)
+      assert.notInclude(stderr, "secret-token")
+    }
+    fs.rmSync(base.FIREZONE_TOKEN_PATH)
+  }, 30_000)
+
+  it("is looked for at its usual place (host 18.1)", async () => {
+    const script = `mount -t tmpfs none /etc && mkdir /etc/dev.firezone.client
+      umask 077 && printf .secret-token > /etc/dev.firezone.client/token && exec "$@"`
+    const argv = ["--mount", "sh", "-ec", script, "sh", process.execPath, executable, "--check"]
+    const child = spawn("unshare", argv, { env: { ...env, PATH: process.env["PATH"], FIREZONE_ID: "test" } })
+    let output = ""
+    for (const stream of [child.stdout, child.stderr]) stream.setEncoding("utf8").on("data", (text) => (output += text))
+    const code = await new Promise<number | null>((resolve) => child.on("close", resolve))
+    assert.strictEqual(code, 0, output)
   }, 30_000)
 })

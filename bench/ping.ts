@@ -13,12 +13,15 @@ const IDLE_DIFFERENCE_MICROS = 100
 const LOADED_P99_MILLIS = 10
 /** Until the windows have grown. */
 const RAMP_SECONDS = 1.5
+/** Of pings before the first figure, to every side: until code is compiled that runs a hundred times a second. */
+const WARM_UP_SECONDS = 3
 
 export const settings = (options: BenchOptions): ReadonlyArray<string> => [
   ...pathSettings("direct"),
   `ping every ${
     INTERVAL_SECONDS * 1000
   } ms; a quantile is over the answers of one measurement, the figure its median over rounds`,
+  `${WARM_UP_SECONDS} s of pings to every side before the first figure`,
   `load: one TCP stream of iperf3 through the same tunnel, ${RAMP_SECONDS} s before the first ping`,
   ...roundsSettings(options)
 ]
@@ -75,7 +78,7 @@ export const run = ({ rounds, seconds }: BenchOptions) =>
         ...stated(sides, `${what} lost`, "%", of("lostPercent"), "lower")
       )
     }
-    yield* byTurns(1, sides, ({ target }) => pings(network, target, 1))
+    yield* byTurns(1, sides, ({ target }) => pings(network, target, WARM_UP_SECONDS))
     const idle = yield* byTurns(rounds, sides, ({ target }) => pings(network, target, seconds))
     state("idle", idle)
     const added = (idle[0] ?? []).map(({ p50 }, round) => (p50 - (idle[1]?.[round]?.p50 ?? Number.NaN)) * 1000)

@@ -32,6 +32,10 @@ OPTIONS
   -l, --log-dir FOLDER               LOG_DIR: where log files go; ${LOG_DIR} if not given
   -m, --max-partition-time DURATION  MAX_PARTITION_TIME: how long a lost portal is looked for, such as 5m, 1h 30m or 30d;
                                      30d if not given
+      --metrics-address ADDRESS      FIREZONE_METRICS_ADDRESS: show metrics to Prometheus while there is a tunnel, on
+                                     127.0.0.1:9090, [::1]:9090 or unix:/PATH
+      --metrics-allow-remote         FIREZONE_METRICS_ALLOW_REMOTE: on addresses that other machines can reach, too
+      --otlp-endpoint URL            OTEL_EXPORTER_OTLP_ENDPOINT: send metrics to this receiver by OTLP over HTTP
   -h, --help                         this text
   -V, --version                      the version
 
@@ -43,10 +47,10 @@ group firezone-client may connect, and of their programs only the GUI.
 const complaint = complaintOf({
   program: NAME,
   known: new Set(
-    "--dns-control --log-dir -l --max-partition-time -m --no-telemetry --tun-name --state-dir --control-socket --firezone-id -i --firezone-name --no-offloads --aead --gui-socket --gui-path"
+    "--dns-control --log-dir -l --max-partition-time -m --no-telemetry --tun-name --state-dir --control-socket --firezone-id -i --firezone-name --no-offloads --aead --metrics-address --metrics-allow-remote --otlp-endpoint --gui-socket --gui-path"
       .split(" ")
   ),
-  switches: new Set(["--no-offloads", "--no-telemetry"])
+  switches: new Set(["--no-offloads", "--no-telemetry", "--metrics-allow-remote"])
 })
 
 const commandOf = () => {

@@ -1,5 +1,6 @@
 /** The tunnel service: runs sessions for a GUI, one GUI at a time (host spec sections 7.4 and 7.5). */
 import * as Effect from "effect/Effect"
+import { ClientConfig } from "../services/ClientConfig.ts"
 import { DeviceIdentity } from "../services/DeviceIdentity.ts"
 import { GuiServer } from "../services/GuiServer.ts"
 import { ServiceManager } from "../services/ServiceManager.ts"
@@ -9,6 +10,7 @@ import { serveGui } from "./serveGui.ts"
 
 export const tunnelService = Effect.gen(function*() {
   yield* greetingOf("firezone-client-tunnel")
+  for (const warning of (yield* ClientConfig).warnings) yield* Effect.logWarning(warning)
   const { restoreDns } = yield* TunnelSessions
   const identity = yield* DeviceIdentity
   const manager = yield* ServiceManager

@@ -15,13 +15,16 @@ import * as SystemResolversHost from "../layers/dns/SystemResolversHost.ts"
 import * as OwnSecrets from "../layers/host/ownSecrets.ts"
 import { parseLogFilter } from "../layers/log/logFilter.ts"
 import * as LogLive from "../layers/log/LogLive.ts"
+import * as MetricsExportHost from "../layers/metrics/MetricsExportHost.ts"
 import * as notifyVariables from "../layers/service/notifyVariables.ts"
 import * as ServiceManagerHost from "../layers/service/ServiceManagerHost.ts"
+import * as TunnelLive from "../layers/tunnel/TunnelLive.ts"
 import { AdvancedSettingsStore } from "../services/AdvancedSettingsStore.ts"
 import { ClientConfig, type ClientSettings, ConfigInvalid } from "../services/ClientConfig.ts"
 import { ControlServer } from "../services/ControlServer.ts"
 import { DeviceIdentity } from "../services/DeviceIdentity.ts"
 import { DnsControl } from "../services/DnsControl.ts"
+import { MetricsExport } from "../services/MetricsExport.ts"
 import { SystemBus } from "../services/SystemBus.ts"
 import { Tunnel } from "../services/Tunnel.ts"
 import { type SessionOptions, TunnelSessions } from "../services/TunnelSessions.ts"
@@ -48,32 +51,40 @@ const startSession = ({ token }: SessionOptions) =>
     yield* (yield* ControlServer).serve(session).pipe(
       Effect.catchAll((error) => Effect.logWarning(`status will not work: ${error.message}`))
     )
+    yield* (yield* MetricsExport).run(session)
     return session
   })
 
 const sessions = (settings: ClientSettings) =>
   Layer.effect(
     TunnelSessions,
-    Effect.map(SystemBus, (bus) =>
-      TunnelSessions.of({
+    Effect.gen(function*() {
+      const bus = yield* SystemBus
+      const metrics = yield* MetricsExport
+      const names = yield* TunnelLive.noNames
+      return TunnelSessions.of({
         open: (options) =>
           Effect.gen(function*() {
             const { activateInternetResource, apiUrl } = options
             const own = { ...settings, apiUrl, activateInternetResource }
-            // Built anew each time: what a layer keeps ends with its session.
+            // Built anew each time: what a layer keeps ends with its session, but for the addresses of names.
             const layers = yield* Layer.build(
-              Layer.merge(tunnel(own), DeviceIdentityHost.layer).pipe(
+              Layer.merge(tunnel(own, TunnelLive.layerWith(names)), DeviceIdentityHost.layer).pipe(
                 Layer.provideMerge(Layer.succeed(ClientConfig, own))
               )
             )
-            return yield* Effect.provide(startSession(options), layers)
+            return yield* startSession(options).pipe(
+              Effect.provide(layers),
+              Effect.provideService(MetricsExport, metrics)
+            )
           }),
         // A layer of its own each time: as long as there is one it may keep others from controlling DNS.
         restoreDns: dnsCleanup.pipe(
           Effect.provide(Layer.provide(DnsControlHost.layer(settings), Layer.succeed(SystemBus, bus))),
           Effect.catchAll((error) => Effect.logError(error.message))
         )
-      }))
+      })
+    })
   )
 
 const isLogFilter = (text: string): boolean => Either.isRight(parseLogFilter(text))
@@ -113,7 +124,10 @@ export const runTunnelService = (given: ClientSettings, options: TunnelServiceOp
   return program.pipe(
     Effect.provide(
       Layer.mergeAll(
-        Layer.merge(sessions(settings), SystemResolversHost.layer).pipe(Layer.provideMerge(routes(settings))),
+        Layer.merge(sessions(settings), SystemResolversHost.layer).pipe(
+          Layer.provideMerge(routes(settings)),
+          Layer.provide(MetricsExportHost.layer(process.env))
+        ),
         DeviceIdentityHost.layer,
         GuiServerHost.layer(options),
         OwnSecrets.layer,

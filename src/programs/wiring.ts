@@ -76,8 +76,11 @@ export const outside = (settings: SocketSettings) =>
   )
 
 /** The whole session and what answers about it; needs only the settings. */
-export const tunnel = (settings: SocketSettings & Pick<ClientSettings, "check" | "dnsControl">) =>
-  Layer.merge(TunnelLive.layer, ControlServerHost.layer).pipe(
+export const tunnel = (
+  settings: SocketSettings & Pick<ClientSettings, "check" | "dnsControl">,
+  session = TunnelLive.layer
+) =>
+  Layer.merge(session, ControlServerHost.layer).pipe(
     Layer.provide(TunDeviceHost.layer),
     Layer.provide(TunInterfaceHost.layer),
     Layer.provide(ProtocolCryptoLive.layer),

@@ -44,7 +44,9 @@ describe("firezone-client-tunnel", () => {
       for (const args of [["--help"], ["-h"], ["help"], ["run", "--help"]]) {
         const { code, stdout } = yield* runToEnd(args)
         assert.strictEqual(code, 0)
-        for (const option of ["--dns-control", "--log-dir", "--max-partition-time"]) assert.include(stdout, option)
+        for (
+          const option of ["--dns-control", "--log-dir", "--max-partition-time", "--metrics-address", "--otlp-endpoint"]
+        ) assert.include(stdout, option)
         assert.notInclude(stdout, "--gui-path")
       }
       const { code, stdout } = yield* runToEnd(["--version"])
@@ -61,7 +63,9 @@ describe("firezone-client-tunnel", () => {
           ["--token", "x", "run"],
           ["--check", "run"],
           ["--max-partition-time", "soon", "run"],
-          ["--dns-control", "run"]
+          ["--dns-control", "run"],
+          ["--metrics-address", "192.0.2.1:9090", "run"],
+          ["--metrics-address", "run"]
         ]
       ) {
         const { code, stderr } = yield* runToEnd(args)

@@ -6,6 +6,7 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as PubSub from "effect/PubSub"
 import * as Queue from "effect/Queue"
+import * as Ref from "effect/Ref"
 import * as Stream from "effect/Stream"
 import type { SavedName } from "../../protocol/dns/ResourceResolver.ts"
 import { upstreamKey } from "../../protocol/dns/upstreams.ts"
@@ -53,7 +54,10 @@ interface InterfaceDoubtful {
   readonly _tag: "InterfaceDoubtful"
 }
 
-const make = Effect.gen(function*() {
+/** Of the session before: applications may still use its addresses for names. */
+export type SavedNames = Ref.Ref<ReadonlyArray<SavedName>>
+
+const make = Effect.fnUntraced(function*(savedNames: SavedNames) {
   const config = yield* ClientConfig
   const crypto = yield* ProtocolCrypto
   const devices = yield* TunDevice
@@ -65,8 +69,6 @@ const make = Effect.gen(function*() {
   const hosts = yield* HostResolver
   const forwarder = yield* DnsForwarder
   const dnsControl = yield* DnsControl
-  /** Of the session before: applications may still use its addresses for names. */
-  let savedNames: ReadonlyArray<SavedName> = []
 
   const start = Effect.fn("Tunnel.start")(function*(options: TunnelOptions) {
     const failed = yield* Deferred.make<never, TunnelError>()
@@ -80,7 +82,13 @@ const make = Effect.gen(function*() {
     const began = now()
     const unixEpochMillis = Date.now() - began
     const node = new Node({ crypto, now: began, unixEpochMillis })
-    const core = new ClientTunnel({ node, crypto, savedNames, unixEpochMillis, instance: tun.instance })
+    const core = new ClientTunnel({
+      node,
+      crypto,
+      savedNames: yield* savedNames,
+      unixEpochMillis,
+      instance: tun.instance
+    })
     core.setInternetResourceState(config.activateInternetResource, began)
     const forwarding = yield* forwarder.open((id, outcome) => {
       core.dnsResponse(id, outcome, now())
@@ -104,9 +112,9 @@ const make = Effect.gen(function*() {
       onDefect: (cause) => Deferred.unsafeDone(failed, Exit.fail(new TunnelCrashed({ cause })))
     })
     yield* Effect.addFinalizer(() =>
-      Effect.sync(() => {
+      Effect.suspend(() => {
         dataPlane.stop()
-        savedNames = core.savedNames()
+        return Ref.set(savedNames, core.savedNames())
       })
     )
     /** Calls into the core, then sends what came of it. */
@@ -341,4 +349,9 @@ const flushed = (sockets: () => PeerSockets | undefined): Effect.Effect<void> =>
     Effect.asVoid
   )
 
-export const layer = Layer.effect(Tunnel, make)
+/** Sessions of several such layers, one after the other, that keep each other's names. */
+export const layerWith = (savedNames: SavedNames) => Layer.effect(Tunnel, make(savedNames))
+
+export const noNames: Effect.Effect<SavedNames> = Ref.make<ReadonlyArray<SavedName>>([])
+
+export const layer = Layer.unwrapEffect(Effect.map(noNames, layerWith))

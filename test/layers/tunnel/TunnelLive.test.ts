@@ -467,32 +467,34 @@ describe("tunnel session", () => {
   it.each([
     ["of one layer", false],
     ["of another layer that was given its names, as in the tunnel service", true]
-  ])("gives names of resources the addresses that they had in the session before %s", (_, isAnother) =>
-    Effect.gen(function*() {
-      const parts = yield* makeParts
-      const names = yield* TunnelLive.noNames
-      yield* parts.resolvers.set([ip("192.0.2.53")])
-      const addressIn = (name: string) =>
-        Effect.gen(function*() {
-          const session = yield* Effect.flatMap(Tunnel, (tunnel) => tunnel.start(options))
-          parts.portal.emit({ _tag: "Connected" })
-          parts.portal.emit({ _tag: "Message", push: init({ resources: [named] }) })
-          yield* session.events.pipe(Stream.takeUntil(({ _tag }) => _tag === "InterfaceUp"), Stream.runDrain)
-          parts.tun.written.length = 0
-          parts.tun.deliver(queryPacket(name))
-          return [...parts.tun.written[0]?.slice(-4) ?? []]
-        }).pipe(
-          Effect.scoped,
-          (session) =>
-            isAnother ? Effect.provide(session, layerOf(parts, {}, TunnelLive.layerWith(names))) : session
-        )
-      yield* Effect.gen(function*() {
-        const first = yield* addressIn("a.corp.test")
-        assert.deepStrictEqual(first, [100, 96, 0, 4])
-        assert.deepStrictEqual(yield* addressIn("b.corp.test"), [100, 96, 0, 8])
-        assert.deepStrictEqual(yield* addressIn("a.corp.test"), first)
-      }).pipe(Effect.provide(layerOf(parts)))
-    }).pipe(Effect.runPromise))
+  ])(
+    "gives names of resources the addresses that they had in the session before %s",
+    (_, isAnother) =>
+      Effect.gen(function*() {
+        const parts = yield* makeParts
+        const names = yield* TunnelLive.noNames
+        yield* parts.resolvers.set([ip("192.0.2.53")])
+        const addressIn = (name: string) =>
+          Effect.gen(function*() {
+            const session = yield* Effect.flatMap(Tunnel, (tunnel) => tunnel.start(options))
+            parts.portal.emit({ _tag: "Connected" })
+            parts.portal.emit({ _tag: "Message", push: init({ resources: [named] }) })
+            yield* session.events.pipe(Stream.takeUntil(({ _tag }) => _tag === "InterfaceUp"), Stream.runDrain)
+            parts.tun.written.length = 0
+            parts.tun.deliver(queryPacket(name))
+            return [...parts.tun.written[0]?.slice(-4) ?? []]
+          }).pipe(
+            Effect.scoped,
+            (session) => isAnother ? Effect.provide(session, layerOf(parts, {}, TunnelLive.layerWith(names))) : session
+          )
+        yield* Effect.gen(function*() {
+          const first = yield* addressIn("a.corp.test")
+          assert.deepStrictEqual(first, [100, 96, 0, 4])
+          assert.deepStrictEqual(yield* addressIn("b.corp.test"), [100, 96, 0, 8])
+          assert.deepStrictEqual(yield* addressIn("a.corp.test"), first)
+        }).pipe(Effect.provide(layerOf(parts)))
+      }).pipe(Effect.runPromise)
+  )
 
   it("asks nobody any more when it has ended", () =>
     withSession(({ forwarder, stop }) =>

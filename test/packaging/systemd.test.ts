@@ -16,10 +16,13 @@ import { PAGE } from "../../src/lab/web.ts"
 import { executable } from "../support/executable.ts"
 import { describeWith } from "../support/requires.ts"
 import { boot, type Machine, machineNeeds, makeNodePackage } from "./machine.ts"
+import { checkTunnelService } from "./tunnelService.ts"
 
 const NAME = "firezone-headless-client"
 const root = path.join(import.meta.dirname, "../..")
 const RESOURCE = "www.corp.test"
+/** That nothing but its name is used of. */
+const OTHER = "other.corp.test"
 const PUBLIC = "public.example"
 const PUBLIC_ADDRESS = topology.addresses.portal
 const RESOLV_CONF = `# of this machine\nnameserver ${topology.addresses.dns4}\nsearch example\n`
@@ -46,7 +49,7 @@ const successor = (deb: string): string => {
 /** A lab without a client: the machine is in its place. */
 const network = Effect.gen(function*() {
   const lab = yield* topology.scoped
-  yield* services.start(lab, { executable, resources: [named(1, RESOURCE)] })
+  yield* services.start(lab, { executable, resources: [named(1, RESOURCE), named(2, OTHER)] })
   yield* dnsmasq.start(lab, "inet", [`host-record=${PUBLIC},${PUBLIC_ADDRESS}`, "local=/example/", "local=/test/"])
   yield* dnsmasq.start(lab, "res", [hostRecords(RESOURCE)])
   yield* dnsmasq.forGateway(lab)
@@ -177,7 +180,7 @@ printf '[Resolve]\\nDNS=${topology.addresses.dns4}\\n' > etc/systemd/resolved.co
           yield* must(`cat >> /etc/default/${NAME}`, settings)
           yield* must(`systemctl enable --now ${NAME}`)
           // Type=notify: it is up once the command returns.
-          assert.match(yield* property(machine, "StatusText"), /^signed in; resources: 1/)
+          assert.match(yield* property(machine, "StatusText"), /^signed in; resources: 2/)
           yield* serves(machine, "by way of systemd-resolved")
           const status = yield* must(`${NAME} status`)
           assert.include(status, "by systemd-resolved")
@@ -192,6 +195,21 @@ printf '[Resolve]\\nDNS=${topology.addresses.dns4}\\n' > etc/systemd/resolved.co
           yield* serves(machine, "after a restart")
           yield* must(`systemctl stop ${NAME}`)
           yield* isAsWithout(machine, "after a stop")
+
+          const given: Array<string | undefined> = []
+          yield* checkTunnelService(machine, {
+            without: (when) => isAsWithout(machine, when),
+            withTunnel: (when) =>
+              Effect.gen(function*() {
+                // Not the first that is asked for in the first session, so that it has another address unless it keeps it.
+                if (given.length === 0) yield* addressOf(machine, OTHER)
+                given.push(yield* addressOf(machine, RESOURCE))
+                yield* serves(machine, when)
+              })
+          })
+          assert.strictEqual(given.length, 3)
+          assert.strictEqual(given[1], given[0], "a name keeps its address from one GUI to the next")
+          assert.notStrictEqual(given[2], given[0], "in another process it need not")
 
           // A machine without systemd-resolved.
           yield* must(`systemctl stop systemd-resolved; rm /etc/resolv.conf; cat > /etc/resolv.conf`, RESOLV_CONF)

@@ -10,6 +10,8 @@ import * as Stream from "effect/Stream"
 import { assert, describe, it } from "vitest"
 import { SyscallError } from "../../../src/ffi/SyscallError.ts"
 import * as ProtocolCryptoLive from "../../../src/layers/crypto/ProtocolCryptoLive.ts"
+import * as RouteCacheInvalidation from "../../../src/layers/route/RouteCacheInvalidation.ts"
+import * as RouteCacheLive from "../../../src/layers/route/RouteCacheLive.ts"
 import * as TunnelLive from "../../../src/layers/tunnel/TunnelLive.ts"
 import { upstreamKey } from "../../../src/protocol/dns/upstreams.ts"
 import type { ClientPush, Init, Resource } from "../../../src/protocol/portal/types.ts"
@@ -19,6 +21,7 @@ import { udpPacket } from "../../../src/protocol/wire/udp.ts"
 import { ClientConfig, type ClientSettings } from "../../../src/services/ClientConfig.ts"
 import { DnsControlFailed } from "../../../src/services/DnsControl.ts"
 import { PortalDisconnected, TokenRejected } from "../../../src/services/Portal.ts"
+import { RouteCache } from "../../../src/services/RouteCache.ts"
 import { SocketFailed } from "../../../src/services/SocketFactory.ts"
 import { TunFailed } from "../../../src/services/TunDevice.ts"
 import { Tunnel, type TunnelEvent, type TunnelSession } from "../../../src/services/Tunnel.ts"
@@ -29,6 +32,7 @@ import { makeNetworkChangesDouble, type NetworkChangesDouble } from "../../suppo
 import { makePeerSocketDouble } from "../../support/PeerSocketDouble.ts"
 import { makePortalDouble } from "../../support/PortalDouble.ts"
 import { makeRouteCacheDouble } from "../../support/RouteCacheDouble.ts"
+import { makeRouteResolverDouble, routeVia } from "../../support/RouteResolverDouble.ts"
 import { settings } from "../../support/settings.ts"
 import { makeSystemResolversDouble } from "../../support/SystemResolversDouble.ts"
 import { makeTunDeviceDouble } from "../../support/TunDeviceDouble.ts"
@@ -100,13 +104,18 @@ const makeParts = Effect.gen(function*() {
 })
 type Parts = Effect.Effect.Success<typeof makeParts>
 
-const layerOf = (parts: Parts, changes: Partial<ClientSettings> = {}, layer = TunnelLive.layer) =>
+const layerOf = (
+  parts: Parts,
+  changes: Partial<ClientSettings> = {},
+  layer = TunnelLive.layer,
+  routes: Layer.Layer<RouteCache> = parts.routes.layer
+) =>
   layer.pipe(
     Layer.provide([
       parts.portal.layer,
       parts.tun.layer,
       parts.sockets.layer,
-      parts.routes.layer,
+      routes,
       parts.network.layer,
       parts.resolvers.layer,
       parts.forwarder.layer,
@@ -287,6 +296,42 @@ describe("tunnel session", () => {
         yield* eventually(() => seen.some(({ _tag }) => _tag === "Reset"))
       })
     ))
+
+  it("host spec 17, decision 8: a change while the tunnel is being made empties the cache; only the reset waits", () =>
+    Effect.gen(function*() {
+      const parts = yield* makeParts
+      const resolver = makeRouteResolverDouble()
+      const portalAddress = ip("192.0.2.80")
+      // As the wiring has it, with the real cache in the place of the double.
+      const cached = Layer.provideMerge(RouteCacheInvalidation.layer, RouteCacheLive.layer).pipe(
+        Layer.provide([resolver.layer, parts.network.layer])
+      )
+      yield* Effect.gen(function*() {
+        const cache = yield* RouteCache
+        const session = yield* Effect.flatMap(Tunnel, (tunnel) => tunnel.start(options))
+        const seen: Array<TunnelEvent> = []
+        yield* Effect.forkScoped(Stream.runForEach(session.events, (event) => Effect.sync(() => seen.push(event))))
+        const interfaceName = Effect.map(cache.get(portalAddress), (route) => route.interfaceName)
+        // The portal has not answered: there is no interface.
+        assert.strictEqual(yield* interfaceName, "eth0")
+        resolver.answer = (destination) => Effect.succeed(routeVia("wlan0", destination))
+        assert.strictEqual(yield* interfaceName, "eth0", "it is the cache that answers")
+        yield* parts.network.roam({ _tag: "Moving" })
+        yield* parts.network.change({ _tag: "Route", interfaceIndex: 2 })
+        while ((yield* interfaceName) !== "wlan0") yield* Effect.sleep("1 millis")
+        assert.deepStrictEqual(
+          [parts.portal.reconnects.length, seen],
+          [0, []],
+          "the reset waits for the network to settle"
+        )
+        yield* parts.network.roam({ _tag: "Moved", reason: "another network" })
+        yield* eventually(() => seen.some(({ _tag }) => _tag === "Reset"))
+        assert.lengthOf(parts.portal.reconnects, 1)
+        parts.portal.emit({ _tag: "Connected" })
+        parts.portal.emit({ _tag: "Message", push: init() })
+        yield* eventually(() => seen.some(({ _tag }) => _tag === "InterfaceUp"))
+      }).pipe(Effect.scoped, Effect.provide(Layer.merge(layerOf(parts, {}, TunnelLive.layer, cached), cached)))
+    }).pipe(Effect.runPromise))
 
   it("sends nothing while the network moves", () =>
     withSession(({ network, portal, seen, session, sockets }) =>

@@ -298,6 +298,27 @@ describe("the tunnel service", () => {
       assert.isAbove(dns.reverts, reverts)
     }))
 
+  it.scopedLive("survives GUIs that come, connect and go in a storm, and serves the one after it", () =>
+    Effect.gen(function*() {
+      const { dns, guis, lines, opened } = yield* service
+      const storm = Array.from({ length: 50 }, (_, number) => {
+        const gui = guis.connect()
+        gui.say(connectMessage())
+        if (number % 2 === 0) gui.say(connectMessage())
+        gui.leave()
+        return gui
+      })
+      const after = guis.connect()
+      yield* hears(after, "Hello")
+      assert.isTrue(storm.every(({ isOver }) => isOver))
+      assert.isFalse(opened.some(({ tunnel }) => tunnel.running), "nothing is left of them")
+      assert.isAtLeast(dns.reverts, storm.length)
+      after.say(connectMessage("the last"))
+      yield* hears(after, "ConnectResult")
+      assert.strictEqual(Redacted.value(opened.at(-1)?.options.token ?? assert.fail("none")), "the last")
+      assert.isFalse(lines.some((line) => line.includes("failed")))
+    }))
+
   it.scopedLive("tells of an interface that another process has, and stays signed out (decision 9)", () =>
     Effect.gen(function*() {
       const { guis, opened, world } = yield* service

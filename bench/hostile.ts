@@ -31,6 +31,10 @@ const attack = (world: HostilePeer, make: Attack, calls: number): void => {
   }
 }
 
+export const settings = (): ReadonlyArray<string> => [
+  `in the bench's own process, without sockets: a node that has one connection is handed ${CALLS} datagrams of each kind (${CALLS_OF_THE_DEAR} of those with cookies), the best of nine series`
+]
+
 export const run = async (): Promise<ReadonlyArray<BenchResult>> => {
   const world = new HostilePeer()
   const attacks = world.attacks()

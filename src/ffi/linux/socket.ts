@@ -75,14 +75,15 @@ const callRecvfrom = lazily<
 export const SOCKADDR_IN = 16
 export const SOCKADDR_IN6 = 28
 
-/** A `sockaddr_in` for 4 bytes of address, a `sockaddr_in6` without scope for 16. */
-export const encodeSockaddr = (address: Uint8Array, port: number): Uint8Array<ArrayBuffer> => {
+/** A `sockaddr_in` for 4 bytes of address, a `sockaddr_in6` for 16; `scope` is an interface's index, of link-local ones. */
+export const encodeSockaddr = (address: Uint8Array, port: number, scope = 0): Uint8Array<ArrayBuffer> => {
   const v4 = address.length === 4
   const bytes = new Uint8Array(v4 ? SOCKADDR_IN : SOCKADDR_IN6)
   const view = new DataView(bytes.buffer)
   view.setUint16(0, v4 ? AF_INET : AF_INET6, true) // host order: all our platforms are little-endian
   view.setUint16(2, port)
   bytes.set(address, v4 ? 4 : 8)
+  if (!v4) view.setUint32(24, scope, true)
   return bytes
 }
 

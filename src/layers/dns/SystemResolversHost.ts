@@ -4,7 +4,7 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import { sanitizeResolvers } from "../../protocol/dns/upstreams.ts"
 import { SENTINEL_RANGES } from "../../protocol/tunnel/ranges.ts"
-import { networkContains } from "../../protocol/wire/address.ts"
+import { networkContains, withZone } from "../../protocol/wire/address.ts"
 import type { IpAddress } from "../../protocol/wire/address.ts"
 import { SystemBus } from "../../services/SystemBus.ts"
 import { SystemResolvers } from "../../services/SystemResolvers.ts"
@@ -40,7 +40,11 @@ const linux = (paths: ResolvConfPaths, bus: typeof SystemBus.Service): Source =>
   current: Effect.suspend(() =>
     asksResolved(paths)
       ? readServers(bus, isOurs).pipe(
-        Effect.map((servers) => servers.filter(({ port }) => port === DNS_PORT).map(({ address }) => address)),
+        Effect.map((servers) =>
+          servers.filter(({ port }) => port === DNS_PORT).map(({ address, interfaceIndex }) =>
+            withZone(address, interfaceIndex === 0 ? "" : String(interfaceIndex))
+          )
+        ),
         Effect.catchAll((error) =>
           Effect.as(
             Effect.logDebug(`reading systemd-resolved's servers from its file: ${error.message}`),

@@ -1,5 +1,5 @@
 /** The text of resolv.conf(5), and what becomes of it while a session runs (host spec section 13.2). Pure. */
-import { type IpAddress, parseIp } from "../../protocol/wire/address.ts"
+import { type IpAddress, parseScopedIp } from "../../protocol/wire/address.ts"
 
 /** Begins the first line of a file that a session wrote. */
 const MARKER = "# BEGIN Firezone DNS configuration"
@@ -12,11 +12,11 @@ export const isOurs = (text: string): boolean => text.startsWith(MARKER)
 const words = (line: string): ReadonlyArray<string> =>
   line.replace(/[#;].*/, "").trim().split(/\s+/).filter((word) => word !== "")
 
-/** The addresses of `nameserver` lines, IPv6 scopes dropped; what cannot be read is left out. */
+/** The addresses of `nameserver` lines, link-local ones with their zones; what cannot be read is left out. */
 export const nameserversOf = (text: string): ReadonlyArray<IpAddress> =>
   text.split("\n").flatMap((line) => {
     const [keyword, address = ""] = words(line)
-    const parsed = keyword === "nameserver" ? parseIp(address.replace(/%.*/, "")) : undefined
+    const parsed = keyword === "nameserver" ? parseScopedIp(address) : undefined
     return parsed === undefined ? [] : [parsed]
   })
 

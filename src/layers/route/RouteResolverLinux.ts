@@ -10,7 +10,7 @@ import { AF_INET6, IFA_F, IFF, ROUTE_TYPE, RT_TABLE, RTM_F } from "../../ffi/lin
 import type { SyscallError } from "../../ffi/SyscallError.ts"
 import { SOCKET_MARK, TUNNEL_NAME_LINUX } from "../../model/policyRouting.ts"
 import type { IpAddress, Route, RouteCandidate, RouteExplanation } from "../../model/Route.ts"
-import { ipFromBytes, ipToBytes } from "../../protocol/wire/address.ts"
+import { ipFromBytes, ipToBytes, withZone, zoneOf } from "../../protocol/wire/address.ts"
 import type { RouteError } from "../../services/RouteResolver.ts"
 import { NoRoute, RouteQueryFailed, RouteResolver } from "../../services/RouteResolver.ts"
 import { selectRoute, whyItLost } from "./selectRoute.ts"
@@ -189,7 +189,25 @@ const resolveAroundTunnel = (
   return Either.right(routeOf(destination, best.link, { ...answer.right, table: best.match.table }, source, best.match))
 }
 
+/** Of an address that is link-local: there is no other way than its link, and no other source than ours there. */
+const resolveOnZone = (asker: Asker, destination: IpAddress, zone: string): Either.Either<Route, RouteError> => {
+  const links = asker.links()
+  if (Either.isLeft(links)) return Either.left(new RouteQueryFailed({ destination, cause: links.left }))
+  const link = links.right.find(({ index, name }) => name === zone || String(index) === zone)
+  if (link === undefined) return Either.left(new NoRoute({ destination, reason: `there is no interface ${zone}` }))
+  if (asker.isTunnel(link)) return Either.left(new NoRoute({ destination, reason: "it is behind our own tunnel" }))
+  const bytes = ipToBytes(destination)
+  const answer = asker.route(bytes, 0, link.index)
+  if (Either.isLeft(answer)) return Either.left(routeError(destination, answer.left))
+  const source = asker.source(answer.right, undefined)
+  if (source === undefined) return Either.left(new NoRoute({ destination, reason: "no source address" }))
+  const route = routeOf(destination, link, answer.right, source, undefined)
+  return Either.right({ ...route, source: withZone(route.source, zone) })
+}
+
 const resolveWith = (asker: Asker, destination: IpAddress): Either.Either<Route, RouteError> => {
+  const zone = zoneOf(destination)
+  if (zone !== undefined) return resolveOnZone(asker, destination, zone)
   const bytes = ipToBytes(destination)
   const asked = asker.route(bytes, 0)
   if (Either.isLeft(asked)) return Either.left(routeError(destination, asked.left))

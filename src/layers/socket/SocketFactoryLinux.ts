@@ -10,7 +10,6 @@ import {
   bindSocket,
   closeSocket,
   connectSocket,
-  encodeSockaddr,
   getOption,
   IPV6_ADDR_PREFERENCES,
   IPV6_PREFER_SRC_PUBLIC,
@@ -33,7 +32,7 @@ import {
 } from "../../ffi/linux/socket.ts"
 import { SyscallError } from "../../ffi/SyscallError.ts"
 import { SOCKET_MARK } from "../../model/policyRouting.ts"
-import { type IpAddress, ipToBytes, parseIp, SocketAddress } from "../../protocol/wire/address.ts"
+import { type IpAddress, parseIp, SocketAddress } from "../../protocol/wire/address.ts"
 import { ReadinessPoller } from "../../services/ReadinessPoller.ts"
 import { RouteCache } from "../../services/RouteCache.ts"
 import {
@@ -44,6 +43,7 @@ import {
   SocketFailed
 } from "../../services/SocketFactory.ts"
 import { isSourceGone } from "./isSourceGone.ts"
+import { sockaddrOf } from "./sockaddrOf.ts"
 
 const CONNECT_TIMEOUT = "5 seconds"
 const SMALLEST_BUFFER = 65536
@@ -52,8 +52,6 @@ export interface SocketFactoryOptions {
   /** `SO_MARK` of every socket; `undefined` sets none, for use where there is no tunnel. */
   readonly mark: number | undefined
 }
-
-const sockaddrOf = (address: SocketAddress): Uint8Array => encodeSockaddr(ipToBytes(address.address), address.port)
 
 /** It has an `error` listener, so a reset before its owner listens does not end the process; the owner looks at `destroyed`. */
 const wrap = (fd: number): net.Socket =>

@@ -3,20 +3,15 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import type { EpollSet } from "../../ffi/linux/epoll.ts"
-import {
-  closeSocket,
-  connectSocket,
-  type DatagramReader,
-  encodeSockaddr,
-  sendDatagram
-} from "../../ffi/linux/socket.ts"
+import { closeSocket, connectSocket, type DatagramReader, sendDatagram } from "../../ffi/linux/socket.ts"
 import type { SyscallError } from "../../ffi/SyscallError.ts"
-import { type IpAddress, ipFromBytes, ipToBytes, SocketAddress } from "../../protocol/wire/address.ts"
+import { type IpAddress, ipFromBytes, SocketAddress, withoutZone } from "../../protocol/wire/address.ts"
 import { repeatsQuestion } from "../../protocol/wire/dns.ts"
 import { DnsMalformed, type DnsSocketError } from "../../services/DnsSocket.ts"
 import type { RouteCache } from "../../services/RouteCache.ts"
 import { type SocketFactory, SocketFailed } from "../../services/SocketFactory.ts"
 import { isSourceGone } from "./isSourceGone.ts"
+import { sockaddrOf } from "./sockaddrOf.ts"
 
 /** The shortest DNS message (RFC 1035 section 4.1.1). */
 export const DNS_HEADER = 12
@@ -107,7 +102,7 @@ export class UdpQueries {
 
   /** Connected, the system lets only the resolver's datagrams in and tells when nobody listens there. */
   #connectAndSend({ bytes, resolver }: Query, fd: number): Either.Either<void, SyscallError> {
-    const connected = connectSocket(fd, encodeSockaddr(ipToBytes(resolver.address), resolver.port))
+    const connected = connectSocket(fd, sockaddrOf(resolver))
     if (Either.isLeft(connected)) return Either.left(connected.left)
     const watched = this.#ready.add(fd, fd)
     return Either.isLeft(watched) ? watched : sendDatagram(fd, bytes)
@@ -131,7 +126,7 @@ export class UdpQueries {
   #isFromResolver({ resolver }: Query): boolean {
     const sender = this.#reader.sender()
     return sender !== undefined && sender.port === resolver.port &&
-      ipFromBytes(sender.address, 0, sender.address.length === 4 ? 4 : 6) === resolver.address
+      ipFromBytes(sender.address, 0, sender.address.length === 4 ? 4 : 6) === withoutZone(resolver.address)
   }
 
   #failed(query: Query, error: DnsSocketError): void {

@@ -1,6 +1,9 @@
 import ipaddr from "ipaddr.js"
 
-/** An IP address in canonical text (RFC 5952 for IPv6, never IPv4-mapped, no zone), so that `===` compares addresses. */
+/**
+ * An IP address in canonical text (RFC 5952 for IPv6, never IPv4-mapped), so that `===` compares addresses. Without a
+ * zone, but for DNS servers of this system that are link-local, and our own address on the way to them: `fe80::1%eth0`.
+ */
 export type IpAddress = string & { readonly IpAddress: unique symbol }
 
 export type Family = 4 | 6
@@ -23,11 +26,36 @@ export const ip = (text: string): IpAddress => {
   return address
 }
 
+const ZONE = "%"
+const LINK_LOCAL = /^fe[89ab][0-9a-f]:/
+
+/** `address` on the link that `zone`, an interface's name or index, leads to: only there is it one if it is link-local. */
+export const withZone = (address: IpAddress, zone: string): IpAddress =>
+  LINK_LOCAL.test(address) && zone !== "" ? `${address}${ZONE}${zone}` as IpAddress : address
+
+/** As `parseIp`, and keeps the zone of a link-local address (RFC 4007 section 11); of others it means nothing. */
+export const parseScopedIp = (text: string): IpAddress | undefined => {
+  const at = text.indexOf(ZONE)
+  if (at < 0) return parseIp(text)
+  const address = parseIp(text.slice(0, at))
+  return address && withZone(address, text.slice(at + 1))
+}
+
+export const zoneOf = (address: IpAddress): string | undefined => {
+  const at = address.indexOf(ZONE)
+  return at < 0 ? undefined : address.slice(at + 1)
+}
+
+export const withoutZone = (address: IpAddress): IpAddress => {
+  const at = address.indexOf(ZONE)
+  return at < 0 ? address : address.slice(0, at) as IpAddress
+}
+
 export const familyOf = (address: IpAddress): Family => address.includes(":") ? 6 : 4
 
 /** Network byte order, 4 or 16 bytes. */
 export const ipToBytes = (address: IpAddress): Uint8Array =>
-  Uint8Array.from((familyOf(address) === 4 ? ipaddr.IPv4 : ipaddr.IPv6).parse(address).toByteArray())
+  Uint8Array.from((familyOf(address) === 4 ? ipaddr.IPv4 : ipaddr.IPv6).parse(withoutZone(address)).toByteArray())
 
 /** Reads 4 or 16 bytes at `offset`. An IPv4-mapped IPv6 address stays IPv6 on the wire but reads as IPv4. */
 export const ipFromBytes = (bytes: Uint8Array, offset: number, family: Family): IpAddress => {

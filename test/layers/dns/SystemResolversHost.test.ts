@@ -50,6 +50,14 @@ const onSystem = Effect.gen(function*() {
 })
 
 describe("SystemResolvers", () => {
+  it.scoped("has with a link-local server the link that systemd-resolved has it of", () =>
+    Effect.gen(function*() {
+      const { answer, bus, daemon, paths, resolvers } = yield* onSystem
+      bus.answer = answer
+      fs.writeFileSync(paths.resolvConf, STUB)
+      daemon.servers = ["fe80::53", "2001:db8::53"]
+      assert.deepStrictEqual<ReadonlyArray<string>>(yield* resolvers.current, ["fe80::53%2", "2001:db8::53"])
+    }))
   it.scoped("says what they are now, and every change of the files within 5 s, but nothing twice", () =>
     Effect.gen(function*() {
       const { follow, paths, resolvers, seen } = yield* onSystem

@@ -29,9 +29,10 @@ const server = (program: string, options: ReadonlyArray<string>, isReady: (log: 
     )
   )
 
-/** Logs every query. */
-export const dnsmasq = (address: string, options: ReadonlyArray<string>) =>
-  server("dnsmasq", [
+const runDnsmasq = (prefix: ReadonlyArray<string>, options: ReadonlyArray<string>) => {
+  const [program = "dnsmasq", ...args] = [
+    ...prefix,
+    "dnsmasq",
     "--keep-in-foreground",
     "--conf-file=/dev/null",
     "--no-resolv",
@@ -41,9 +42,18 @@ export const dnsmasq = (address: string, options: ReadonlyArray<string>) =>
     "--pid-file=",
     "--user=root",
     "--bind-interfaces",
-    `--listen-address=${address}`,
     ...options
-  ], (log) => log.includes("started"))
+  ]
+  return server(program, args, (log) => log.includes("started"))
+}
+
+/** Logs every query. */
+export const dnsmasq = (address: string, options: ReadonlyArray<string>) =>
+  runDnsmasq([], [`--listen-address=${address}`, ...options])
+
+/** On all addresses of an interface alone, in the namespace that `prefix` leads to. */
+export const dnsmasqOn = (prefix: ReadonlyArray<string>, interfaceName: string, options: ReadonlyArray<string>) =>
+  runDnsmasq(prefix, [`--interface=${interfaceName}`, "--except-interface=lo", ...options])
 
 export interface Authority {
   /** PEM of the root, which nothing but the test trusts. */

@@ -20,7 +20,7 @@ describe("nameserver lines", () => {
       "options ndots:2",
       "nameserver 192.0.2.5\r"
     ].join("\n")
-    expect(nameserversOf(text)).toEqual(["192.0.2.3", "2001:db8::3", "fe80::1", "192.0.2.5"])
+    expect(nameserversOf(text)).toEqual(["192.0.2.3", "2001:db8::3", "fe80::1%eth0", "192.0.2.5"])
     expect(nameserversOf("")).toEqual([])
   })
 })

@@ -2,7 +2,7 @@
 import type { Answer } from "dns-packet"
 import { describe, expect, it } from "vitest"
 import type { Resource } from "../../../src/protocol/portal/types.ts"
-import { ip } from "../../../src/protocol/wire/address.ts"
+import { ip, parseScopedIp } from "../../../src/protocol/wire/address.ts"
 import { decodeDns } from "../../../src/protocol/wire/dns.ts"
 import { udpPacket } from "../../../src/protocol/wire/udp.ts"
 import { type ClientHarness, clientWith, tags } from "./client.ts"
@@ -452,6 +452,17 @@ describe("through the tunnel, a query", () => {
     }, upstreamAnswer(payloadOf(query).payload, []))
     expect(c.fromPeer(g1.id, astray)).toBeDefined()
     expect(replies(c)).toEqual([])
+  })
+})
+
+describe("a link-local resolver of the system", () => {
+  it("is asked outside with its zone, although the Internet resource holds its address", () => {
+    const c = clientWith(internet(1))
+    c.core.setInternetResourceState(true, c.now)
+    c.core.setSystemResolvers([parseScopedIp("fe80::53%eth0")!])
+    c.events()
+    ask(c, "a.test", {}, "fd00:2021:1111:8000:100:100:111:0")
+    expect(outsideQueries(c).map(({ upstream }) => upstream)).toEqual([{ _tag: "Do53", address: "fe80::53%eth0" }])
   })
 })
 

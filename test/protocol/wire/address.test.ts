@@ -9,9 +9,35 @@ import {
   networkContains,
   parseIp,
   parseNetwork,
+  parseScopedIp,
   parseSocketAddress,
-  SocketAddress
+  SocketAddress,
+  withoutZone,
+  zoneOf
 } from "../../../src/protocol/wire/address.ts"
+
+describe("parseScopedIp", () => {
+  it("keeps the zone of link-local addresses, and of no others", () => {
+    const cases = [
+      ["FE80::0:1%eth0", "fe80::1%eth0"],
+      ["febf::1%2", "febf::1%2"],
+      ["fe80::1", "fe80::1"],
+      ["fe80::1%", "fe80::1"],
+      ["fec0::1%eth0", "fec0::1"],
+      ["192.0.2.1%eth0", "192.0.2.1"],
+      ["%eth0", undefined],
+      ["host%eth0", undefined]
+    ] as const
+    for (const [text, expected] of cases) expect(parseScopedIp(text), text).toBe(expected)
+  })
+  it("has the same bytes with and without it", () => {
+    const scoped = parseScopedIp("fe80::1%br-lan.2")!
+    expect([zoneOf(scoped), withoutZone(scoped)]).toEqual(["br-lan.2", "fe80::1"])
+    expect(ipToBytes(scoped)).toEqual(ipToBytes(ip("fe80::1")))
+    expect(zoneOf(ip("fe80::1"))).toBeUndefined()
+    expect(new SocketAddress(scoped, 53).text).toBe("[fe80::1%br-lan.2]:53")
+  })
+})
 
 describe("parseIp", () => {
   it("writes every address in one way (RFC 5952)", () => {

@@ -32,7 +32,11 @@ const groups: ReadonlyArray<
     needs: needing("setpriv", "tcpdump"),
     scenarios: ["gui-often", "status", "service", "gui", "metrics"]
   },
-  { name: "what it keeps to itself", needs: needing("strace", "script"), scenarios: ["secrets"] },
+  {
+    name: "what it keeps to itself",
+    needs: needing("strace", "script", "setpriv"),
+    scenarios: ["secrets", "gui-hostile"]
+  },
   { name: "what it finds wrong", needs: needing("dnsmasq"), scenarios: ["doctor"] },
   { name: "what it tries", needs: needing("dnsmasq", "dig"), scenarios: ["ping"] },
   { name: "paths found inside the tunnel", needs: needing("tcpdump"), scenarios: ["path-mode", "path-mode-roam"] },

@@ -12,7 +12,7 @@ import { addresses } from "../topology.ts"
 import { connect, fetchPage, noViolations, TUN, tunAddresses } from "./checks.ts"
 import { CONNECT_BOUND } from "./paths.ts"
 
-const SOCKET = "/run/dev.firezone.client/tunnel.sock"
+export const SOCKET = "/run/dev.firezone.client/tunnel.sock"
 const RESOLV_CONF = "/etc/resolv.conf"
 const ORIGINAL = `nameserver ${addresses.dns4}\n`
 const OUTSIDE = "198.51.100.7"
@@ -37,17 +37,17 @@ const serviceOf = (
   ], environment)
 }
 
-const isListening = (lab: Lab) =>
+export const isListening = (lab: Lab) =>
   eventually(Effect.map(lab.topology.run("client", ["test", "-S", SOCKET]), ({ code }) => code === 0), SAID_MILLIS)
 
-const guiOf = (lab: Lab, name: string) =>
+export const guiOf = (lab: Lab, name: string) =>
   emulator<GuiState>(lab.topology, executable(), "gui", { host: "client", name }, { socket: SOCKET })
 
-const say = (gui: Gui, message: unknown) => gui.command("/send", { message })
-const connectMessage = { Connect: { token: tokens.client, is_internet_resource_active: false } }
+export const say = (gui: Gui, message: unknown) => gui.command("/send", { message })
+export const connectMessage = { Connect: { token: tokens.client, is_internet_resource_active: false } }
 
 /** The messages of this name so far; of one without data, its name. */
-const heard = (gui: Gui, name: string): Effect.Effect<ReadonlyArray<unknown>, LabError> =>
+export const heard = (gui: Gui, name: string): Effect.Effect<ReadonlyArray<unknown>, LabError> =>
   Effect.map(
     gui.state,
     ({ heard }) =>
@@ -59,7 +59,7 @@ const heard = (gui: Gui, name: string): Effect.Effect<ReadonlyArray<unknown>, La
   )
 
 /** Waits until the GUI has heard `count` messages of this name, and judges the last. */
-const checkHeard = (
+export const checkHeard = (
   recorder: Recorder,
   gui: Gui,
   name: string,
@@ -79,7 +79,7 @@ const checkHeard = (
     )
   })
 
-const isOk = (value: unknown): boolean => JSON.stringify(value) === `{"Ok":null}`
+export const isOk = (value: unknown): boolean => JSON.stringify(value) === `{"Ok":null}`
 
 const pointsAtUs = (lab: Lab) =>
   Effect.map(lab.topology.run("client", ["cat", RESOLV_CONF]), ({ stdout }) => stdout.startsWith("# BEGIN Firezone"))

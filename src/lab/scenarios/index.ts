@@ -11,6 +11,7 @@ import { doh } from "./doh.ts"
 import { filters } from "./filters.ts"
 import * as gateways from "./gateways.ts"
 import { gui, guiOften } from "./gui.ts"
+import { guiHostile } from "./guiHostile.ts"
 import { instances } from "./instances.ts"
 import { internet } from "./internet.ts"
 import { loss } from "./loss.ts"
@@ -80,5 +81,6 @@ export const scenarios: ReadonlyArray<Scenario> = [
   secrets,
   service,
   gui,
+  guiHostile,
   guiOften
 ]

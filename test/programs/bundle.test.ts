@@ -35,6 +35,14 @@ describe("what is taken out", () => {
     ["https://user:pass@example.com/x", "https://[removed]@example.com/x"],
     ["a eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln b", "a [removed] b"],
     ["token: 7fa9c1d2e3", "token: [removed]"],
+    ["SetCredential=firezone-token:abc", "SetCredential=[removed]"],
+    ["Environment=\"DB_PASSWORD=two words\" B=1", "Environment=\"DB_PASSWORD=[removed]\" B=1"],
+    ["OTEL_EXPORTER_OTLP_HEADERS=x-maker-team=abc,x-other=def B=1", "OTEL_EXPORTER_OTLP_HEADERS=[removed] B=1"],
+    ["OTEL_EXPORTER_OTLP_METRICS_HEADERS='x-maker=a b'", "OTEL_EXPORTER_OTLP_METRICS_HEADERS='[removed]'"],
+    [
+      "Environment=\"OTEL_EXPORTER_OTLP_HEADERS=x-maker=a b,c=d\"",
+      "Environment=\"OTEL_EXPORTER_OTLP_HEADERS=[removed]\""
+    ],
     ["x".repeat(120), "[removed]"]
   ]
   it("is every secret, and what looks like one", () => {
@@ -52,6 +60,7 @@ describe("what is taken out", () => {
     const texts = [
       "no token: the variable FIREZONE_TOKEN is not set and the file /etc/dev.firezone.client/token does not exist",
       "FIREZONE_TOKEN_PATH=/run/credentials/x/firezone-token",
+      "LoadCredential=firezone-token:/etc/dev.firezone.client/token",
       "peer 5c827b42-f8de-4c79-a7bd-199104bfa202 at [2001:db8:20::2]:52625",
       "25746dc26c1cc478780348a72316d3f4c2869a29b2a4836b38bc2ad3c3d69e8c",
       "wss://api.firezone.dev/ 100.64.0.0/11 fd00:2021:1111:8000::/107 dev tun-firezone"
@@ -113,6 +122,24 @@ describe("where a bundle goes", () => {
       assert.deepStrictEqual(cut.tails.map(({ text }) => text), ["new.log two\n", ""])
       assert.strictEqual(cut.leftOut, 1)
       assert.strictEqual((yield* read(24, 24)).leftOut, 2)
+    }))
+})
+
+describeWith({ root: true }, "a log file that cannot be read", () => {
+  it.live("takes no other with it", () =>
+    Effect.gen(function*() {
+      const logs = path.join(folder, "others")
+      fs.mkdirSync(logs)
+      fs.chmodSync(folder, 0o755)
+      fs.writeFileSync(path.join(logs, "ours.log"), "kept\n")
+      fs.writeFileSync(path.join(logs, "root.log"), "no\n", { mode: 0o600 })
+      const { logs: of } = yield* Effect.provide(BundleStore, BundleStoreFile.layer)
+      const { leftOut, tails } = yield* Effect.acquireUseRelease(
+        Effect.sync(() => process.seteuid?.(65_534)),
+        () => of(logs, { perFile: 100, total: 100 }),
+        () => Effect.sync(() => process.seteuid?.(0))
+      )
+      assert.deepStrictEqual({ leftOut, names: tails.map(({ name }) => name) }, { leftOut: 1, names: ["ours.log"] })
     }))
 })
 

@@ -29,20 +29,31 @@ const tail = (file: string, limit: number): { readonly text: string; readonly si
   }
 }
 
+/** Of one file: it may have been cleaned away, or be another user's. */
+const unlessGone = <A>(call: () => A): A | undefined => {
+  try {
+    return call()
+  } catch {
+    return undefined
+  }
+}
+
 const logs = (folder: string, { perFile, total }: LogLimits) => {
   const found = fs.readdirSync(folder, { withFileTypes: true }).filter((entry) =>
     entry.isFile() && entry.name.endsWith(".log")
-  ).map(({ name }) => ({ name, modifiedAt: fs.lstatSync(path.join(folder, name)).mtimeMs })).sort((a, b) =>
-    b.modifiedAt - a.modifiedAt
-  )
+  ).map(({ name }) => ({
+    name,
+    modifiedAt: unlessGone(() => fs.lstatSync(path.join(folder, name)).mtimeMs) ?? 0
+  })).sort((a, b) => b.modifiedAt - a.modifiedAt)
   const tails: Array<LogTail> = []
   let left = total
   for (const { name } of found) {
     if (left <= 0) break
     const limit = Math.min(perFile, left)
-    const { size, text } = tail(path.join(folder, name), limit)
-    tails.push({ name, size, text })
-    left -= Math.min(size, limit)
+    const end = unlessGone(() => tail(path.join(folder, name), limit))
+    if (end === undefined) continue
+    tails.push({ name, ...end })
+    left -= Math.min(end.size, limit)
   }
   return { tails, leftOut: found.length - tails.length }
 }

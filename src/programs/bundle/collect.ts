@@ -124,7 +124,7 @@ const logFiles = Effect.gen(function*() {
   })
   const more: ReadonlyArray<Part> = leftOut === 0
     ? []
-    : [{ name: "logs/", why: `${leftOut} older log files of ${logDir} would be too much` }]
+    : [{ name: "logs/", why: `${leftOut} log files of ${logDir} cannot be read, or are older and would be too much` }]
   return [...parts, ...more]
 }).pipe(Effect.catchAll(({ message }) => Effect.succeed<ReadonlyArray<Part>>([{ name: "logs/", why: message }])))
 

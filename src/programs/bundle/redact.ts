@@ -11,10 +11,17 @@ const REMOVED = "[removed]"
 const MIN_LENGTH = 8
 
 const NAMES =
-  "(?:token|password|passwd|passphrase|secret|psk|(?:preshared|private|api)[_-]?key|credentials?|authorization|cookie)"
+  "(?:token|password|passwd|passphrase|secret|psk|(?:preshared|private|api)[_-]?key|(?<!load|import)credentials?|authorization"
+  + "|cookie|OTLP_(?:METRICS_)?HEADERS)"
 
-/** A name that says that a secret follows, and the secret; `TOKEN_PATH=` is none. */
+/**
+ * A name that says that a secret follows, and the secret; `TOKEN_PATH=` is none, nor `LoadCredential=`, which says from which
+ * file systemd takes it. Headers have names of their makers' own, so all of them go.
+ */
 const NAMED: ReadonlyArray<RegExp> = [
+  // In quotes as a whole, as systemd shows variables with spaces: all up to the last quote.
+  new RegExp(`("[\\w-]*${NAMES}=)([^"\\\\\\r\\n]+)`, "gi"),
+  /(OTLP_(?:METRICS_)?HEADERS\s*=\s*)([^\s"'\\]+)/gi,
   // Assignments and members of JSON, also inside a text of JSON: all between the quotes.
   new RegExp(`(${NAMES}\\\\?["']?\\s*[:=]\\s*\\\\?["'])([^"'\\\\]+)`, "gi"),
   new RegExp(`(${NAMES}\\s*=\\s*)([^\\s"'\\\\&,;}{]+)`, "gi"),

@@ -401,6 +401,36 @@ export class ClientModel implements Device {
     return fate
   }
 
+  /** What becomes of a packet that nothing has to be asked for or told first, and through which peer it goes. */
+  foresee(packet: Packet, now: number): { readonly fate: Fate; readonly through: string | undefined } | undefined {
+    const { port, protocol, to } = packet
+    const peers = [...this.gateways, ...this.peers.keys()]
+    const addressed = peers.find((id) => this.#addressesOf(id).includes(to))
+    const route = protocol === "other" ? undefined : this.#route(to, protocol, port)
+    const isRouted = route !== undefined && protocol !== "other" && permits(route.filters, protocol, port)
+    let through = addressed
+    if (isRouted && route._tag === "device") {
+      if (!this.#reachable.has(`${route.pool} ${route.member}`) || this.peers.get(route.member)?.isUp !== true) return
+      through = route.member
+    } else if (isRouted && route._tag === "resource") {
+      const { named, resource } = route
+      through = this.authorised.get(resource.id)
+      if (through === undefined) return
+      if (named !== undefined && !this.#setUps.has(`${through} ${resource.id} ${named.name}`)) return
+    }
+    const owed = new Set(this.owed)
+    const fate = this.#fateOf({ packet, client: this.id, fate: dropped }, now)
+    // Whether it is refused by a gateway, and when, is not certain.
+    for (const id of this.owed) if (!owed.has(id)) this.owed.delete(id)
+    return { fate, through: fate._tag === "dropped" || !isRouted && addressed === undefined ? undefined : through }
+  }
+
+  #addressesOf(peer: string): ReadonlyArray<string> {
+    if (this.gateways.has(peer)) return this.#around.gateway(peer).addresses
+    const { ipv4, ipv6 } = this.#around.device(peer)
+    return [ipv4, ipv6]
+  }
+
   /** Straight into the tunnel to a peer, past all rules of our own (R3, R8). */
   sendPast(packet: Packet, peer: string, now: number): Journey {
     const fate = this.gateways.has(peer)

@@ -67,11 +67,20 @@ interface Grant {
   readonly expiresAt: number
 }
 
+export interface OrganisationOptions {
+  readonly seed: number
+  readonly iceless: boolean
+  /** For how long the portal lets anybody in; without end if 0. */
+  readonly grantSeconds?: number
+}
+
 export interface OrganisationHooks {
   readonly onClientPacket: (client: Client, packet: Uint8Array) => void
   readonly onGatewayPacket: (gateway: Gateway, packet: Uint8Array) => void
   /** A query for a resolver outside of the tunnel; returns what that says. */
   readonly onQuery: (client: Client, upstream: Upstream, message: Uint8Array) => Uint8Array
+  /** The portal is asked for the device of a pool's name. */
+  readonly onDeviceQuery: (client: Client, pool: string, name: string) => void
   readonly onViolation: (what: string) => void
 }
 
@@ -86,9 +95,8 @@ export class Organisation {
   settings: DnsSettings = { do53: [], doh: [], searchDomain: undefined }
   /** `CLIENT PEER` whose connection is over, though the client cannot know yet. */
   readonly stale = new Set<string>()
-  /** For how many seconds the portal lets anybody in; without end if 0. */
-  grantSeconds = 0
   readonly iceless: boolean
+  readonly #grantSeconds: number
   readonly #hooks: OrganisationHooks
   readonly #relay: string
   readonly #lans: ReadonlyArray<Lan>
@@ -97,9 +105,10 @@ export class Organisation {
   #deviceGrants: ReadonlyArray<{ readonly from: Client; readonly to: Client; readonly pool: string }> = []
   #refs = 0
 
-  constructor(seed: number, iceless: boolean, hooks: OrganisationHooks) {
+  constructor({ grantSeconds = 0, iceless, seed }: OrganisationOptions, hooks: OrganisationHooks) {
     const world = this.world = new World(seed)
     this.iceless = iceless
+    this.#grantSeconds = grantSeconds
     this.#hooks = hooks
     this.#relay = world.relay()
     this.#lans = [1, 2].map((number) => new Lan(world, number, { nat: "none", ipv6: false }))
@@ -457,8 +466,8 @@ export class Organisation {
   /** The portal speaks of whole seconds. */
   #makeExpiry(): number {
     const { now, unixEpochMillis } = this.world
-    if (this.grantSeconds === 0) return Infinity
-    return (Math.ceil((unixEpochMillis + now) / 1000) + this.grantSeconds) * 1000 - unixEpochMillis
+    if (this.#grantSeconds === 0) return Infinity
+    return (Math.ceil((unixEpochMillis + now) / 1000) + this.#grantSeconds) * 1000 - unixEpochMillis
   }
 
   #unixSeconds(time: number): number {
@@ -591,6 +600,7 @@ export class Organisation {
         return this.#later(client, () => this.#pushRelays(client))
       case "ResolveDevicePoolDomain": {
         const { domain, resourceId } = request
+        this.#hooks.onDeviceQuery(client, resourceId, domain)
         return this.#later(client, () => this.#resolveDevice(client, resourceId, domain))
       }
       case "SetSnownetCapabilities":

@@ -40,16 +40,16 @@ export interface Heard {
 
 const SYN = 0x02
 const SYN_ACK = 0x12
-const PUSH_ACK = 0x18
+const FLAGS = { data: 0x18, end: 0x11 } as const
 
-export const bytesOf = ({ from, id, isData, port, protocol, to }: Packet): Uint8Array => {
+export const bytesOf = ({ from, id, port, protocol, segment, to }: Packet): Uint8Array => {
   const ends = { from, to }
   switch (protocol) {
     case "udp":
       return udp(ends, port, `probe ${id}`, id)
     case "tcp":
       return withSourcePort(
-        isData === true ? tcp(ends, port, PUSH_ACK, id + 1, `probe ${id}`) : tcp(ends, port, SYN, id),
+        segment === undefined ? tcp(ends, port, SYN, id) : tcp(ends, port, FLAGS[segment], id + 1, `probe ${id}`),
         id
       )
     case "icmp":
@@ -60,12 +60,12 @@ export const bytesOf = ({ from, id, isData, port, protocol, to }: Packet): Uint8
 }
 
 /** What the host at `host` answers. */
-export const replyTo = ({ from, id, isData, port, protocol }: Packet, host: string): Uint8Array => {
+export const replyTo = ({ from, id, port, protocol, segment }: Packet, host: string): Uint8Array => {
   const ends = { from: host, to: from }
   if (protocol === "udp") return udp(ends, id, `probe ${id}`, port)
   if (protocol === "icmp") return icmp(ends, from.includes(":") ? 129 : 0, id << 16 | 1)
   return withSourcePort(
-    isData === true ? tcp(ends, id, PUSH_ACK, 2, `probe ${id}`) : tcp(ends, id, SYN_ACK, 1),
+    segment === undefined ? tcp(ends, id, SYN_ACK, 1) : tcp(ends, id, FLAGS[segment], 2, `probe ${id}`),
     port
   )
 }

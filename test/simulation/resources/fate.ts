@@ -9,8 +9,8 @@ export interface Packet {
   /** `other` is a protocol without ports. */
   readonly protocol: Protocol | "other"
   readonly port: number
-  /** Of TCP: of a connection that is up, instead of its first. */
-  readonly isData?: boolean
+  /** Of a TCP connection that is up; else its first. */
+  readonly segment?: "data" | "end" | undefined
   /** What the host that gets it does. */
   readonly ending: "reply" | "error" | "silence"
   /** Past the rules of the client's own core, straight into the tunnel to this peer (R3, R8). */

@@ -25,8 +25,8 @@ export type Change =
   | { readonly do: "restart gateway"; readonly gateway: number; readonly goodbye: boolean }
   | { readonly do: "deauthorise"; readonly client: number; readonly resource: number }
   | { readonly do: "forbid" | "allow"; readonly resource: number }
-  /** Those that come; without end if 0. */
-  | { readonly do: "grants last"; readonly seconds: number }
+  /** All gateways of a site: nobody is let in there. */
+  | { readonly do: "site away" | "site back"; readonly site: number }
   | { readonly do: "wait"; readonly seconds: number }
 
 /** A packet to send; `to` and `nth` are looked up when it is sent. */
@@ -43,6 +43,8 @@ export interface Probe {
   readonly isMalicious: boolean
   /** On the ports of an earlier probe to the same place. */
   readonly isRepeated: boolean
+  /** Not once everything is settled, but this many milliseconds after the change: 0 is just before it. */
+  readonly early?: number | undefined
 }
 
 export interface Query {
@@ -62,6 +64,8 @@ export interface Step {
 export interface Schedule {
   readonly seed: number
   readonly iceless: boolean
+  /** For how long the portal lets anybody in; without end if 0. */
+  readonly grantSeconds?: number
   readonly resources: ReadonlyArray<Resource>
   readonly steps: ReadonlyArray<Step>
 }
@@ -71,11 +75,13 @@ export const NAMES = [
   ...["app.corp.test", "App.Corp.test", "corp.test", "x.corp.test", "a.b.corp.test", "db1.corp.test"],
   "missing.test"
 ]
+/** Of every dynamic pool. */
+export const DEVICE_NAME = "one.lab.test"
 const OTHER_NAMES = [
   "www.example.com",
   "missing.example.com",
   "use-application-dns.net",
-  "one.lab.test",
+  DEVICE_NAME,
   "three.lab.test"
 ]
 const PATTERNS = [
@@ -150,7 +156,7 @@ const resource: fc.Arbitrary<Resource> = fc.oneof(
     }))
   },
   {
-    weight: 1,
+    weight: 2,
     arbitrary: fc.constantFrom("*.lab.test", "one.*.test").map((pattern) => ({
       type: "dynamic_device_pool" as const,
       id: uuid(7),
@@ -199,7 +205,7 @@ const change = fc.oneof(
   { weight: 2, arbitrary: fc.record({ do: is("restart gateway"), gateway: fc.nat(2), goodbye: fc.boolean() }) },
   { weight: 3, arbitrary: fc.record({ do: is("deauthorise"), client, resource: number }) },
   { weight: 2, arbitrary: fc.record({ do: is("forbid", "allow", "allow"), resource: number }) },
-  { weight: 2, arbitrary: fc.record({ do: is("grants last"), seconds: fc.constantFrom(20, 20, 0) }) },
+  { weight: 2, arbitrary: fc.record({ do: is("site away", "site back"), site: fc.nat(1) }) },
   { weight: 2, arbitrary: fc.record({ do: is("wait"), seconds: fc.constantFrom(3, 31, 61, 121, 301) }) }
 ) as fc.Arbitrary<Change>
 
@@ -221,7 +227,8 @@ const probe: fc.Arbitrary<Probe> = fc.record({
   port: fc.constantFrom(80, 443, 2000),
   ending: fc.constantFrom("reply", "reply", "error", "silence"),
   isMalicious: fc.nat(7).map((n) => n === 0),
-  isRepeated: fc.nat(3).map((n) => n === 0)
+  isRepeated: fc.nat(3).map((n) => n === 0),
+  early: fc.constantFrom(...Array<undefined>(12).fill(undefined), 0, 10, 60, 400)
 }) as fc.Arbitrary<Probe>
 
 const query: fc.Arbitrary<Query> = fc.record({
@@ -242,12 +249,13 @@ const query: fc.Arbitrary<Query> = fc.record({
 const step: fc.Arbitrary<Step> = fc.record({
   change,
   queries: fc.array(query, { maxLength: 3 }),
-  probes: fc.array(probe, { minLength: 1, maxLength: 5 })
+  probes: fc.array(probe, { minLength: 1, maxLength: 6 })
 })
 
 export const schedule: fc.Arbitrary<Schedule> = fc.record({
   seed: fc.nat(0xffff),
   iceless: fc.nat(3).map((n) => n === 0),
+  grantSeconds: fc.constantFrom(0, 0, 0, 20),
   resources: fc.uniqueArray(resource, { minLength: 1, maxLength: 6, selector: ({ id }) => id }),
   steps: fc.array(step, { minLength: 3, maxLength: 12, size: "max" })
 })

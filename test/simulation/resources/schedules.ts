@@ -7,22 +7,26 @@ import { type Schedule, schedule } from "./schedule.ts"
 /** Over all parts: about a minute in CI. */
 const RUNS = Number(process.env["SIMULATION_RUNS"] ?? (process.env["CI"] === undefined ? 300 : 2000))
 const SEED = Number(process.env["SIMULATION_SEED"] ?? 1)
-/** What every part sees at least once; of few schedules less can be asked. */
-const COMMON = ["delivered", "refused", "dropped", "data: delivered"]
-const RARE = [
-  ...["waiting", "past: delivered", "past: refused", "again: delivered", "data again: delivered", "forged error"],
-  ...[
-    "expired",
-    "udp: NOERROR of portal",
-    "udp: NXDOMAIN of portal",
-    "udp: NOERROR of 00000000",
-    "udp: SERVFAIL of us"
-  ],
-  ...["tcp: NOERROR of outside", "tcp: NOERROR of us"]
-]
-const MANY = 400
 /** Played at a stretch: the runner wants to be heard from in between. */
 const CHUNK = 20
+/** In a hundred schedules; a third of what was counted when this was written. */
+const SEEN_AT_LEAST = {
+  dropped: 300,
+  delivered: 120,
+  refused: 125,
+  waiting: 8,
+  "first again: delivered": 18,
+  "data: delivered": 17,
+  "data again: delivered": 2,
+  "end: delivered": 8,
+  expired: 3,
+  "early certain: delivered": 6,
+  "early whole: delivered": 9,
+  "past: refused": 23,
+  "udp: NOERROR of portal": 20
+}
+/** In fewer schedules, what is rare may not come. */
+const ENOUGH = 50
 export const PARTS = 4
 
 export const play = (played: Schedule, seen: { [what: string]: number } = {}): void => {
@@ -57,9 +61,11 @@ export const describePart = (part: number): void => {
       })
     }
 
-    it("the model was asked for all that it knows", () => {
+    it.skipIf(count < ENOUGH)("the model was asked for all that it knows, and often enough", () => {
       if (process.env["SIMULATION_SEEN"] !== undefined) console.log(seen)
-      for (const what of [...COMMON, ...count < MANY ? [] : RARE]) assert.isAbove(seen[what] ?? 0, 0, what)
+      for (const [what, times] of Object.entries(SEEN_AT_LEAST)) {
+        assert.isAtLeast(seen[what] ?? 0, Math.floor(times * count / 100), what)
+      }
     })
   })
 }

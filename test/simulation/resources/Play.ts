@@ -6,39 +6,38 @@
  * | --- | --- |
  * | P1 | `#send`: every packet is sent once, by its client; its bytes are made from the journey alone |
  * | P2 | `Traffic`: a packet that belongs to nothing that was sent is a violation |
- * | P3, P4 | `#judge`: the places where it arrived and what came back are compared whole, so once means once |
- * | P5, P6, P7 | `#judge`: the bytes that arrived are those sent, save for the destination of a name |
+ * | P3, P4 | `judge`: the places where it arrived and what came back are compared whole, so once means once |
+ * | P5, P6, P7 | `judge`: the bytes that arrived are those sent, save for the destination of a name |
  * | P7, P8 | `GatewayModel.setUp` and `#translate`: the latest resolution, and for a flow the one that it began with |
- * | P9, P10, P11 | `#judge`: the bytes that came back are what the application's own destination would have answered |
- * | P12 | `#judge` with `refused` |
+ * | P9, P10, P11 | `judge`: the bytes that came back are what the application's own destination would have answered |
+ * | P12 | `judge` with `refused` |
  * | P13 | no slack: nothing is lost once all is settled, and the first packet is not either |
  * | R1 to R10 | `ClientModel`, `GatewayModel`; R3 and R8 by packets with `past` |
  * | R11 | a journey that waits is delivered when the grant comes, without another packet |
  * | R12 | `#forge`: errors about flows that are none |
  * | T1 | `#talk`: connections carry data both ways and end; DNS over TCP for whole connections |
- * | T2 | `#judge` of SYNs |
+ * | T2 | `judge` of SYNs |
  * | T3 | `isRepeated`: connections of earlier steps send data again after whatever happened |
  * | D1, D2, D3, D5 | `#judgeQuery`: answers and who was asked, over both transports |
  * | D4 | PTR queries of every address that stands for a name |
- * | D6, D7, C1 | `#checkState` |
- * | C2 | `#checkState`: every configuration differs from the one before it |
- * | L1, L2, L3, L5 | `#checkState`; L5 by `ClientModel.remove` |
- * | L4 | `reconnect`, `portal away` and `portal back`: the model does nothing, and `#judgeEarly` for packets amid them |
+ * | D6, D7, C1 | `checkState` |
+ * | C2 | `checkState`: every configuration differs from the one before it |
+ * | L1, L2, L3, L5 | `checkState`; L5 by `ClientModel.remove` |
+ * | L4 | `reconnect`, `portal away` and `portal back`: the model does nothing, and `judgeEarly` for packets amid them |
  *
- * Packets that are sent before a change has settled may be lost on their way, but come out nowhere else: `#judgeEarly`.
+ * Packets that are sent before a change has settled may be lost on their way, but come out nowhere else: `judgeEarly`.
  */
 import { assert } from "@effect/vitest"
-import { ip, ipFromBytes } from "../../../src/protocol/wire/address.ts"
-import { IcmpError, parseIcmpError } from "../../../src/protocol/wire/icmp.ts"
-import { destinationOffset, sourceOffset } from "../../../src/protocol/wire/ip.ts"
 import { uuid } from "../../protocol/tunnel/fixtures.ts"
-import { icmpError, isIntact, other, parsed, summary } from "../../protocol/tunnel/packets.ts"
+import { icmpError, other } from "../../protocol/tunnel/packets.ts"
 import { seeded } from "../random.ts"
+import { checkState } from "./checkState.ts"
 import type { Answer, Journey, Packet } from "./fate.ts"
+import { type Early, judge, judgeEarly } from "./judge.ts"
 import { type Client, type Gateway, Organisation, SITES } from "./Organisation.ts"
-import { contains, isTunnel, matches, proxiesOf, type Resource, reverseNameOf } from "./rules.ts"
+import { contains, matches, proxiesOf, type Resource, reverseNameOf } from "./rules.ts"
 import { ADDRESSES, type Change, DEVICE_NAME, NAMES, type Probe, type Query, type Schedule } from "./schedule.ts"
-import { bytesOf, type Heard, redirected, replyTo, type Sighting, Traffic } from "./Traffic.ts"
+import { bytesOf, type Heard, type Sighting, Traffic } from "./Traffic.ts"
 import { answerOf } from "./zones.ts"
 
 /** Milliseconds. How long the end of a connection may go unnoticed: as in `Life`, with a relay that is always there. */
@@ -56,21 +55,11 @@ const POKE = 2000
 /** A control packet that means nothing to anybody (10.2). */
 const UNKNOWN_EVENT = other({ from: "::", to: "::" }, 0xff, Uint8Array.of(0xee, 0, 0, 0, 0, 0, 0, 0))
 const FIRST_ID = 1024
-const KIND = { prohibited: { 4: 13, 6: 1 }, "unreachable-net": { 4: 0, 6: 3 } } as const
 
 /** Changes of which the packets of those that are connected notice nothing (L4). */
 const HARMLESS = new Set<Change["do"]>(
   ["nothing", "rename", "records", "dns", "system dns", "forbid", "allow", "portal away", "site away"]
 )
-
-/** A packet that was sent before everything was settled. */
-interface Early {
-  readonly sighting: Sighting
-  /** The peer that it was sent to, if it was. */
-  readonly through: string | undefined
-  /** Nothing happens that could change its fate. */
-  readonly isCertain: boolean
-}
 
 export class Play {
   readonly organisation: Organisation
@@ -116,9 +105,9 @@ export class Play {
         this.#passExpiries()
         for (const each of early) this.#judgeEarly(each)
         // Before anything is asked for again, which makes up for what was forgotten.
-        for (const client of this.organisation.clients) this.#checkState(client, true)
+        for (const client of this.organisation.clients) checkState(this.organisation, client, true)
         this.#round(queries, probes.filter((probe) => probe.early === undefined))
-        for (const client of this.organisation.clients) this.#checkState(client)
+        for (const client of this.organisation.clients) checkState(this.organisation, client, false)
       } catch (error) {
         throw new Error(`step ${index}, ${change.do}: ${error instanceof Error ? error.message : String(error)}`, {
           cause: error
@@ -288,7 +277,7 @@ export class Play {
     world.run(GRACE)
     for (const sighting of sightings) {
       this.#count(`${sighting.journey.packet.past === undefined ? "" : "past: "}${sighting.journey.fate._tag}`)
-      this.#judge(sighting)
+      judge(sighting, this.#mustBeLetIn)
     }
     sightings.push(...this.#talk(sightings))
     // Of a device that several ask for the portal is asked once.
@@ -333,7 +322,7 @@ export class Play {
     world.run(GRACE)
     for (const sighting of talks) {
       this.#count(`${segment}: ${sighting.journey.fate._tag}`)
-      this.#judge(sighting)
+      judge(sighting, this.#mustBeLetIn)
     }
     return talks
   }
@@ -504,13 +493,12 @@ export class Play {
     if (packet.past !== undefined) return fate._tag !== "delivered" || arrived.length > 0
     if (fate._tag === "refused") return returned.length > 0
     if (fate._tag === "delivered") return arrived.length > 0 && (packet.ending === "silence" || returned.length > 0)
-    return fate._tag !== "waiting" || !this.#hasToBeLetIn(journey.client, fate.for)
+    return fate._tag !== "waiting" || !this.#mustBeLetIn(journey.client, fate.for)
   }
 
   /** Nobody asks by himself for what has been asked for in vain: only traffic of this step makes the client ask again. */
-  #hasToBeLetIn(client: string, target: string): boolean {
-    return this.#wanted.has(`${client} ${target}`) && this.organisation.wouldGrant(this.#clientOf({ client }), target)
-  }
+  readonly #mustBeLetIn = (client: string, target: string): boolean =>
+    this.#wanted.has(`${client} ${target}`) && this.organisation.wouldGrant(this.#clientOf({ client }), target)
 
   #isAnswered({ answers, inquiry }: Heard): boolean {
     if (answers.length > 0 || inquiry.isGivenUp) return true
@@ -526,90 +514,10 @@ export class Play {
     return this.organisation.clients.find(({ id }) => id === client) as Client
   }
 
-  /**
-   * What the client itself does is certain. What it sent may get lost where the change got there first, or be refused,
-   * but it is at nobody else's and not twice, and only what was seen is answered.
-   */
-  #judgeEarly({ isCertain, sighting, through }: Early): void {
-    const { arrived, journey, returned } = sighting
-    const { fate, packet } = journey
-    this.#count(`early ${isCertain ? "certain" : arrived.length > 0 ? "whole" : "lost"}: ${fate._tag}`)
-    if (isCertain || through === undefined) return this.#judge(sighting)
-    const what = `early ${packet.protocol} ${packet.from} > ${packet.to} port ${packet.port} to ${through}`
-    assert.isAtMost(arrived.length, 1, what)
-    assert.isAtMost(returned.length, 1, what)
-    const [back] = returned
-    const isOfTheTunnel = back !== undefined && arrived.length === 0
-    if (isOfTheTunnel) {
-      const kind = isUnreachable(back) ? "unreachable-net" : "prohibited"
-      return this.#judge({ ...sighting, journey: { ...journey, fate: { _tag: "refused", kind } } })
-    }
-    if (arrived.length === 0) return
-    assert.strictEqual(fate._tag, "delivered", what)
-    const isAnswerLost = back === undefined && packet.ending !== "silence"
-    if (!isAnswerLost) return this.#judge(sighting)
-    this.#judge({ ...sighting, journey: { ...journey, packet: { ...packet, ending: "silence" } } })
-  }
-
-  #judge(sighting: Sighting): void {
-    const { arrived, journey, returned, sent } = sighting
-    const { fate, packet } = journey
-    const what = `${packet.protocol} ${packet.from} > ${packet.to} port ${packet.port} id ${packet.id}` +
-      `${packet.past === undefined ? "" : ` past the rules to ${packet.past}`}: ${JSON.stringify(fate)}`
-    const seen = { arrived: arrived.map(({ at, bytes }) => `${at} ${summary(bytes)}`), returned: returned.map(summary) }
-    if (packet.past !== undefined && returned.length === 0 && fate._tag !== "delivered") {
-      // What is said of a packet that it does not know of the client need not believe.
-      return assert.deepStrictEqual(seen.arrived, [], what)
-    }
-    const expectNothing = (): void => assert.deepStrictEqual(seen, { arrived: [], returned: [] }, what)
-    switch (fate._tag) {
-      case "dropped":
-        return expectNothing()
-      case "waiting":
-        // P3, and R11: whoever could have been let in has been.
-        assert.isFalse(this.#hasToBeLetIn(journey.client, fate.for), `nobody let it in: ${what}`)
-        return expectNothing()
-      case "refused":
-        assert.deepStrictEqual(seen.arrived, [], what)
-        assert.strictEqual(returned.length, 1, `${what} ${JSON.stringify(seen)}`)
-        return this.#judgeError(returned[0] as Uint8Array, packet, fate.kind, what)
-      case "delivered": {
-        assert.deepStrictEqual(arrived.map(({ at }) => at), [fate.at], `${what} ${JSON.stringify(seen)}`)
-        const [{ bytes }] = arrived as [Sighting["arrived"][number]]
-        const candidates = fate.to.map((to) => hex(to === packet.to ? sent : redirected(sent, to)))
-        assert.include(candidates, hex(bytes), `${what} ${JSON.stringify(seen)}`)
-        assert.isTrue(isIntact(bytes), what)
-        assert.strictEqual(returned.length, packet.ending === "silence" ? 0 : 1, `${what} ${JSON.stringify(seen)}`)
-        const [back] = returned
-        if (back === undefined) return
-        if (packet.ending === "error") return this.#judgeError(back, packet, "unreachable-net", what)
-        assert.strictEqual(hex(back), hex(replyTo(packet, packet.to)), what)
-      }
-    }
-  }
-
-  /** P11, P12: of this kind, from where the packet was for, and about nothing else than the packet. */
-  #judgeError(bytes: Uint8Array, packet: Packet, kind: keyof typeof KIND, what: string): void {
-    const view = parsed(bytes)
-    const error = new IcmpError()
-    assert.isTrue(isIntact(bytes) && parseIcmpError(view, error), what)
-    const { failed } = error
-    const { protocol } = packet
-    const ends = (of: typeof view) => [
-      ipFromBytes(of.buffer, sourceOffset(of), of.version),
-      ipFromBytes(of.buffer, destinationOffset(of), of.version)
-    ]
-    assert.deepStrictEqual(
-      { ends: ends(view), failed: ends(failed), code: error.code, port: failed.sourcePort, to: failed.destinationPort },
-      {
-        ends: [ip(packet.to), ip(packet.from)],
-        failed: [ip(packet.from), ip(packet.to)],
-        code: KIND[kind][view.version],
-        port: packet.id,
-        to: protocol === "icmp" ? packet.id : packet.port
-      },
-      what
-    )
+  #judgeEarly(early: Early): void {
+    const { isCertain, sighting: { arrived, journey } } = early
+    this.#count(`early ${isCertain ? "certain" : arrived.length > 0 ? "whole" : "lost"}: ${journey.fate._tag}`)
+    judgeEarly(early, this.#mustBeLetIn)
   }
 
   /** Returns what has to have been asked for it. */
@@ -650,71 +558,4 @@ export class Play {
     if (device === undefined) return { code: "NXDOMAIN", data: [] }
     return { code: "NOERROR", data: [type === "A" ? device.ipv4 : device.ipv6] }
   }
-
-  // ---- what the client shows
-
-  #checkState({ configs, isOnline, list, machine, model }: Client, isSettling = false): void {
-    const { now } = this.organisation.world
-    if (!model.hasInterface) return
-    const config = configs.at(-1)
-    assert.deepStrictEqual(
-      config && [...config.routes.map(({ address, bits }) => `${address}/${bits}`)].toSorted(),
-      model.routes,
-      "C1: routes"
-    )
-    const shown = [...config?.dnsBySentinel ?? []].map(([sentinel, upstream]) => [
-      String(sentinel),
-      upstream._tag === "Do53" ? String(upstream.address) : upstream.url
-    ])
-    assert.deepStrictEqual(shown, model.names.mapping as never, "D6: upstreams")
-    assert.strictEqual(config?.searchDomain, model.names.settings.searchDomain, "D7: search domain")
-    const texts = configs.map((each) =>
-      JSON.stringify([
-        each.routes.map(({ address, bits }) => `${address}/${bits}`).toSorted(),
-        [...each.dnsBySentinel],
-        each.searchDomain
-      ])
-    )
-    assert.isTrue(texts.every((text, i) => i === 0 || text !== texts[i - 1]), "C2: told of a change that is none")
-    const places = [...model.resources.values()].filter(({ type }) => !type.endsWith("pool")).toSorted((a, b) =>
-      Number(b.type === "internet") - Number(a.type === "internet") ||
-      (a.name < b.name ? -1 : a.name > b.name ? 1 : 0) ||
-      (a.id < b.id ? -1 : 1)
-    )
-    assert.deepStrictEqual(
-      list.map(({ address, id, name, sites, type }) => ({ address, id, name, type, sites: sites.map(({ id }) => id) })),
-      places.map((each) => ({
-        address: each.type === "cidr" ? each.network : each.type === "dns" ? each.pattern : "",
-        id: each.id,
-        name: each.name,
-        type: each.type as "cidr",
-        sites: "site" in each ? [each.site] : []
-      })),
-      "L1: the list"
-    )
-    for (const view of list) {
-      const [site] = view.sites
-      assert.include(model.statesOf(site?.id ?? "", now), view.status, `L2: ${view.id}`)
-    }
-    if (isOnline && !isSettling) {
-      assert.deepStrictEqual([...model.owed], [], "refused by a gateway, and not asked for again")
-    }
-    const status = machine.core.status(now)
-    const through = status.resources.flatMap(({ gateway, id }) => gateway === undefined ? [] : [`${id} ${gateway}`])
-    const authorised = [...model.authorised].map(([id, gateway]) => `${id} ${gateway}`)
-    assert.deepStrictEqual(through.toSorted(), authorised.toSorted(), "what is reached through which gateway")
-    assert.strictEqual(status.internetResourceActive, model.hasInternet, "L5: the Internet")
-    for (const { model: gateway, machine } of this.organisation.gateways) {
-      const granted = machine.core.status(now).clients.find(({ id }) => id === model.id)?.resources ?? []
-      assert.deepStrictEqual(granted.toSorted(), gateway.grants(model.id), `what ${gateway.id} has granted`)
-    }
-    assert.isTrue(places.every((each) => each.type !== "cidr" || !isTunnel(each.network.split("/")[0] ?? "")))
-  }
 }
-
-const isUnreachable = (bytes: Uint8Array): boolean => {
-  const error = new IcmpError()
-  return parseIcmpError(parsed(bytes), error) && Object.values(KIND["unreachable-net"]).includes(error.code as 0)
-}
-
-const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex")

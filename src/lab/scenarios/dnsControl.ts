@@ -21,6 +21,7 @@ export const PUBLIC_ADDRESS = "203.0.113.2"
 export const REPAIRED_MILLIS = 10_000
 /** Host spec section 18, test 37. */
 export const STOPPED_MILLIS = 5000
+const GONE_MILLIS = 2000
 
 const resources: ReadonlyArray<ResourceConfig> = [{
   type: "dns",
@@ -135,6 +136,9 @@ const runEtcResolvConf = (lab: Lab, recorder: Recorder): Effect.Effect<void, Lab
       `exit code ${code} ${millis} ms after SIGTERM, of at most ${STOPPED_MILLIS}`
     )
     yield* checkText(lab, recorder, "after SIGTERM", ORIGINAL)
+    // Without a goodbye it would find out by the silence, much later.
+    const isGone = yield* eventually(Effect.map(lab.gateway.state, ({ peers }) => peers.length === 0), GONE_MILLIS)
+    yield* recorder.check("goodbye (host 18.37)", isGone === true, "the gateway has no connection to it any more")
 
     const second = yield* bringUp(lab, recorder, { dnsControl: "auto" })
     yield* checkPointed(lab, recorder, "auto takes the file")

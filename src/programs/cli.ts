@@ -11,12 +11,14 @@ import { parseIp } from "../protocol/wire/address.ts"
 import type { ClientSettings } from "../services/ClientConfig.ts"
 import { debugCommand } from "./bundle/command.ts"
 import { completionsCommand } from "./completions/command.ts"
+import { commandLine } from "./completions/commandLine.ts"
 import { doctorCommand } from "./doctor/command.ts"
 import { helpFor } from "./help.ts"
 import { signInCommand, signOutCommand, statusCommand } from "./operatorCommands.ts"
 import { clientOptions } from "./options.ts"
 import { EXIT, outcome } from "./outcome.ts"
 import { pingCommand } from "./ping/command.ts"
+import { wrap } from "./statusScreen.ts"
 
 export const NAME = "firezone-headless-client"
 
@@ -99,7 +101,7 @@ export const command = (token: Redacted.Redacted | undefined) => {
       Effect.gen(function*() {
         const destination = parseIp(address)
         if (destination === undefined) {
-          process.stderr.write(`${NAME}: "${address}" is not an IP address\n`)
+          complain(`"${address}" is not an IP address`)
           return yield* Effect.fail({ _tag: "UsageError", reported: true })
         }
         const { settings } = yield* root
@@ -126,8 +128,17 @@ export const command = (token: Redacted.Redacted | undefined) => {
   return Command.withSubcommands(root, [standalone, ...operator, route, dnsCleanup, completionsCommand])
 }
 
+/** On stderr; a terminal would break its lines in the middle of words. */
+const complain = (message: string): void => {
+  const { columns = Number.POSITIVE_INFINITY } = process.stderr
+  const lines = `${NAME}: ${message}`.split("\n").flatMap((line) => wrap(line, columns))
+  process.stderr.write(`${lines.join("\n")}\n`)
+}
+
 export const wantsHelp = (args: ReadonlyArray<string>): boolean =>
   args.slice(0, args.includes("--") ? args.indexOf("--") : args.length).some((arg) => arg === "-h" || arg === "--help")
+
+const commands = new Set(["standalone", ...(commandLine.commands ?? []).map(({ name }) => name)])
 
 /** Runs a command to its exit code; interruption of the returned effect is a clean stop. */
 export const run = (input: ProcessInput): Effect.Effect<number> =>
@@ -147,7 +158,12 @@ export const run = (input: ProcessInput): Effect.Effect<number> =>
     }
     const wrong = complaint(args)
     if (wrong !== undefined) {
-      process.stderr.write(`${NAME}: ${wrong}\n`)
+      complain(wrong)
+      return EXIT.usage
+    }
+    const [first] = commandWords(args)
+    if (first !== undefined && !commands.has(first)) {
+      complain(`unknown command ${first}; see ${NAME} --help`)
       return EXIT.usage
     }
     const exit = yield* Command.run(command(input.token), { name: NAME, version })(["node", NAME, ...args]).pipe(
@@ -155,6 +171,7 @@ export const run = (input: ProcessInput): Effect.Effect<number> =>
       Effect.exit
     )
     const { code, message } = outcome(exit)
-    if (message !== undefined) process.stderr.write(`${NAME}: ${message}\n`)
+    if (message !== undefined) complain(message)
+    else if (code === EXIT.usage && first !== undefined) complain(`see ${NAME} ${first} --help`)
     return code
   })

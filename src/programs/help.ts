@@ -112,7 +112,7 @@ runs as may ask. A client with another --tun-name or --control-socket is found
 with the same options, before the command.
 
   --json    print one JSON object, as docs/status.md describes it
-  --watch   go on once a second until Ctrl+C or the end of the client; on a
+  --watch   go on once a second until q, Ctrl+C or the end of the client; on a
             terminal the screen is redrawn, otherwise and with --json one
             status follows the other
 

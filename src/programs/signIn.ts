@@ -50,7 +50,7 @@ export const signIn = (options: SignInOptions) =>
       })
     }
     yield* store.write(Redacted.make(token))
-    yield* Console.log(`The token is stored in ${tokenPath}. Start or restart the client to use it.`)
+    yield* Console.log(`The token is stored in ${tokenPath}.\nStart or restart the client to use it.`)
   })
 
 /** Removes the token file; the portal is not told. */
@@ -64,5 +64,5 @@ export const signOut = (force: boolean) =>
       if (!/^y(es)?$/i.test(answer?.trim() ?? "")) return yield* Console.log("Cancelled, nothing was removed.")
     }
     yield* store.remove
-    yield* Console.log(`Removed ${tokenPath}. A client that runs keeps its session until it is stopped.`)
+    yield* Console.log(`Removed ${tokenPath}.\nA client that runs keeps its session until it is stopped.`)
   })

@@ -18,7 +18,11 @@ export interface Screen {
   readonly hasColours: boolean
   /** Of the terminal, now. */
   readonly rows: () => number
+  /** As `rows`; without end where there is no terminal. */
+  readonly columns: () => number
   readonly write: (text: string) => Effect.Effect<void>
+  /** Returns when the person has pressed a key to leave; for ever where there is no keyboard. */
+  readonly quit: Effect.Effect<void>
 }
 
 export interface StatusOptions {
@@ -26,19 +30,23 @@ export interface StatusOptions {
   readonly watch: boolean
 }
 
-const NO_CURSOR_NO_WRAP = "\x1b[?25l\x1b[?7l"
-const CURSOR_AND_WRAP = "\x1b[?25h\x1b[?7h"
-const CLEAR = "\x1b[2J"
+/** The alternate screen, without a cursor and without wrapping: what was on the terminal comes back. */
+const ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
+const LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 const HOME = "\x1b[H"
 const CLEAR_LINE = "\x1b[K"
 const CLEAR_BELOW = "\x1b[J"
+const HINT = "q to leave"
+
+/** One column is left: in the last one, without wrapping, to clear the rest of the line would take its own end. */
+const MARGIN = 1
 
 /** Over what is there, so that nothing flickers; what does not fit is left out, and says so. */
-const redraw = (lines: ReadonlyArray<string>, rows: number): string => {
+const redraw = (lines: ReadonlyArray<string>, rows: number, hint: string): string => {
   const room = Math.max(1, rows - 1)
   const left = lines.length - room
-  const shown = left <= 0 ? lines : [...lines.slice(0, room - 1), `  and ${left + 1} more lines: enlarge the terminal`]
-  return HOME + shown.map((line) => `${line}${CLEAR_LINE}\n`).join("") + CLEAR_BELOW
+  const shown = left <= 0 ? lines : [...lines.slice(0, room - 1), `  ${left + 1} more lines need a larger terminal`]
+  return HOME + shown.map((line) => `${line}${CLEAR_LINE}\n`).join("") + CLEAR_BELOW + `\x1b[${rows}H${hint}`
 }
 
 /** Once, or one a second until the client ends. */
@@ -46,7 +54,7 @@ export const status = Effect.fn("status")(function*({ json, watch }: StatusOptio
   const client = yield* ControlClient
   const paint = screen.hasColours ? colours : plain
   const print = (report: StatusReport) =>
-    Console.log(json ? JSON.stringify(report) : statusLines(report, paint).join("\n"))
+    Console.log(json ? JSON.stringify(report) : statusLines(report, paint, screen.columns()).join("\n"))
   if (!watch) {
     const report = yield* client.status
     yield* print(report)
@@ -54,13 +62,18 @@ export const status = Effect.fn("status")(function*({ json, watch }: StatusOptio
   }
   if (json || !screen.isTerminal) return yield* Stream.runForEach(client.statuses, print)
 
-  let begun = false
+  let shown: StatusReport | undefined
   yield* client.statuses.pipe(
     Stream.runForEach((report) => {
-      const start = begun ? "" : NO_CURSOR_NO_WRAP + CLEAR
-      begun = true
-      return screen.write(start + redraw(statusLines(report, paint), screen.rows()))
+      const start = shown === undefined ? ENTER : ""
+      shown = report
+      return screen.write(
+        start + redraw(statusLines(report, paint, screen.columns() - MARGIN), screen.rows(), paint("dim", HINT))
+      )
     }),
-    Effect.ensuring(Effect.suspend(() => begun ? screen.write(CURSOR_AND_WRAP) : Effect.void))
+    Effect.raceFirst(screen.quit),
+    Effect.ensuring(Effect.suspend(() => shown === undefined ? Effect.void : screen.write(LEAVE))),
+    // Of a client that ends while nobody looks, the last that it said is to be found.
+    Effect.tapError(() => Effect.suspend(() => shown === undefined ? Effect.void : print(shown)))
   )
 })

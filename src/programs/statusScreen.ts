@@ -23,19 +23,40 @@ export const printable = (text: string): string => text.replaceAll(/[\p{Cc}\p{Cf
 
 const textOf = (cell: Cell): string => printable(typeof cell === "string" ? cell : cell.text)
 
-/** Columns as wide as their widest cell, two spaces apart; the last one is not filled up. */
-const table = (rows: ReadonlyArray<Row>, paint: Paint): ReadonlyArray<string> => {
+/** At spaces; a word that is too long keeps its length. */
+export const wrap = (text: string, width: number): ReadonlyArray<string> => {
+  const lines: Array<string> = []
+  for (const word of text.split(" ")) {
+    const last = lines.at(-1)
+    if (last !== undefined && last.length + 1 + word.length <= width) lines[lines.length - 1] = `${last} ${word}`
+    else lines.push(word)
+  }
+  return lines
+}
+
+/** Where less than this is left of a line, it is not broken. */
+const NARROWEST = 20
+
+/**
+ * Columns as wide as their widest cell, two spaces apart; the last cell of a row is not filled up, and broken at `width`.
+ */
+const table = (rows: ReadonlyArray<Row>, paint: Paint, width = Number.POSITIVE_INFINITY): ReadonlyArray<string> => {
   const widths: Array<number> = []
   for (const row of rows) {
     row.forEach((cell, column) => (widths[column] = Math.max(widths[column] ?? 0, textOf(cell).length)))
   }
-  return rows.map((row) => {
-    const cells = row.map((cell, column) => {
+  return rows.flatMap((row) => {
+    const line = (cells: ReadonlyArray<string>) => `  ${cells.join("  ")}`.trimEnd()
+    const painted = (cell: Cell, text: string) => typeof cell === "string" ? text : paint(cell.style, text)
+    const filled = row.slice(0, -1).map((cell, column) => {
       const text = textOf(cell)
-      const space = column === row.length - 1 ? "" : " ".repeat((widths[column] ?? 0) - text.length)
-      return (typeof cell === "string" ? text : paint(cell.style, text)) + space
+      return painted(cell, text) + " ".repeat((widths[column] ?? 0) - text.length)
     })
-    return `  ${cells.join("  ")}`.trimEnd()
+    const last = row.at(-1) ?? ""
+    const room = width - row.slice(0, -1).reduce((sum, _, column) => sum + (widths[column] ?? 0) + 2, 2)
+    const texts = wrap(textOf(last), Math.max(room, NARROWEST)).map((text) => painted(last, text))
+    const spaces = filled.map((_, column) => " ".repeat(widths[column] ?? 0))
+    return texts.map((text, index) => line([...(index === 0 ? filled : spaces), text]))
   })
 }
 
@@ -68,12 +89,26 @@ const reasons = (counts: { readonly [reason: string]: number }): string =>
   Object.entries(counts).filter(([, n]) => n > 0).sort(([, a], [, b]) => b - a)
     .map(([reason, n]) => `${reason} ${count(n)}`).join(", ")
 
-const portalCell = ({ interface: link, portal, signedIn }: StatusReport): Cell =>
+const portalCell = ({ portal, signedIn }: StatusReport): Cell =>
   signedIn
     ? styled("green", "signed in")
     : portal.state === "connecting"
     ? styled("yellow", "not signed in, connecting")
-    : styled("red", `not signed in, the portal is out of reach${link === undefined ? "" : "; existing access goes on"}`)
+    : styled("red", "not signed in, the portal is out of reach")
+
+const portalRows = (report: StatusReport): ReadonlyArray<Row> => {
+  const { interface: link, portal } = report
+  return [
+    ["Portal", portalCell(report)],
+    ...(portal.state === "disconnected"
+      ? [
+        ...(link === undefined ? [] : [["", "existing access goes on"]]),
+        ["", "to see why: firezone-headless-client doctor"]
+      ]
+      : []),
+    ["", styled("dim", portal.url)]
+  ]
+}
 
 const interfaceText = ({ interface: link }: StatusReport): Cell => {
   if (link === undefined) return styled("yellow", "not set up yet")
@@ -92,8 +127,7 @@ const overview = (report: StatusReport): ReadonlyArray<Row> => {
   const { client, internetResourceActive, portal, resources } = report
   return [
     ["Client", `${client.version}, process ${client.pid}, up ${duration(client.uptimeMillis)}`],
-    ["Portal", portalCell(report)],
-    ["", styled("dim", portal.url)],
+    ...portalRows(report),
     ...(portal.lastError === undefined ? [] : [["Last error", portal.lastError]]),
     ["Interface", interfaceText(report)],
     ...dnsRows(report),
@@ -112,13 +146,27 @@ const STATUS_STYLE: { readonly [status in Resource["status"]]: Style } = {
 /** As much of an id as tells gateways apart. */
 const SHORT_ID = 8
 
-const resourceRow = ({ address, gateway, name, sites, status, type }: Resource): Row => [
+const resourceRow = ({ address, gateway, name, sites, status, type }: Resource): readonly [Cell, string, ...Row] => [
   styled(STATUS_STYLE[status], status.toLowerCase()),
   name,
   type === "internet" ? "everything else" : address,
   styled("dim", sites.map(({ name }) => name).join(", ")),
   styled("dim", gateway === undefined ? "" : `through ${gateway.slice(0, SHORT_ID)}`)
 ]
+
+/** A line for each, or two where one is too long. */
+const resourceLines = (resources: ReadonlyArray<Resource>, paint: Paint, width: number): ReadonlyArray<string> => {
+  const rows = resources.map(resourceRow)
+  if (table(rows, plain).every((line) => line.length <= width)) return table(rows, paint)
+  return table(
+    rows.flatMap(([status, name, ...rest]) => [
+      [status, name],
+      ["", rest.map(textOf).filter((text) => text !== "").join("  ")]
+    ]),
+    paint,
+    width
+  )
+}
 
 export const PATHS: { readonly [kind in NonNullable<Peer["path"]>["kind"]]: string } = {
   direct: "direct",
@@ -134,7 +182,7 @@ const STATE_STYLE: { readonly [state in Peer["state"]]: Style } = {
 
 export const millis = (value: number): string => `${value.toFixed(value < 10 ? 1 : 0)} ms`
 
-const peerLines = (peer: Peer, paint: Paint): ReadonlyArray<string> => {
+const peerLines = (peer: Peer, paint: Paint, width: number): ReadonlyArray<string> => {
   const { path } = peer
   const facts: ReadonlyArray<Row> = [
     ...(path === undefined ? [] : [
@@ -149,7 +197,7 @@ const peerLines = (peer: Peer, paint: Paint): ReadonlyArray<string> => {
   const name = peer.name === undefined || peer.name === "" ? "" : `  ${printable(peer.name)}`
   return [
     `  ${paint(STATE_STYLE[peer.state], peer.state)}  ${printable(peer.id)}${name}`,
-    ...table(facts, paint).map((line) => `  ${line}`)
+    ...table(facts, paint, width - 2).map((line) => `  ${line}`)
   ]
 }
 
@@ -214,7 +262,7 @@ const refusedThings = ({ devicePools = [], resources }: StatusReport): ReadonlyA
 ]
 
 /** The latest first. */
-const refusalLines = (report: StatusReport, paint: Paint): ReadonlyArray<string> => {
+const refusalLines = (report: StatusReport, paint: Paint, width: number): ReadonlyArray<string> => {
   const refused = refusedThings(report).toSorted((a, b) => a.refusal.ageMillis - b.refusal.ageMillis)
   if (refused.length === 0) return []
   return [
@@ -222,9 +270,14 @@ const refusalLines = (report: StatusReport, paint: Paint): ReadonlyArray<string>
     paint("bold", `Refused by the portal (${refused.length})`),
     ...refused.flatMap(({ name, refusal, what }) => {
       const { means, nextStep } = explainRefusal(refusal, what)
+      const called = printable(name)
+      const [first = "", ...more] = wrap(`${duration(refusal.ageMillis)} ago: ${printable(means)}`, width - 4)
+      const isOneLine = more.length === 0 && called.length + first.length + 4 <= width
       return [
-        `  ${paint("red", printable(name))}, ${duration(refusal.ageMillis)} ago: ${printable(means)}`,
-        `    ${nextStep}`
+        ...(isOneLine
+          ? [`  ${paint("red", called)}, ${first}`]
+          : [`  ${paint("red", called)}`, ...[first, ...more].map((text) => `    ${text}`)]),
+        ...wrap(nextStep, width - 4).map((text) => `    ${text}`)
       ]
     })
   ]
@@ -257,32 +310,40 @@ const traffic = ({ dropped, routeCache, sockets, tun }: StatusReport): ReadonlyA
   ]
 }
 
-/** Sections under headings, none wider than its widest line. */
-export const statusLines = (report: StatusReport, paint: Paint): ReadonlyArray<string> => {
+/** Sections under headings. Lines are broken where a terminal of this width would, but between words. */
+export const statusLines = (
+  report: StatusReport,
+  paint: Paint,
+  width = Number.POSITIVE_INFINITY
+): ReadonlyArray<string> => {
   const { devicePools = [], resources } = report
   const gateways = report.peers.filter(({ kind }) => kind !== "device")
   const devices = report.peers.filter(({ kind }) => kind === "device")
   return [
-    ...table(overview(report), paint),
+    ...table(overview(report), paint, width),
     "",
     paint("bold", `Resources (${resources.length})`),
-    ...(resources.length === 0 ? ["  none"] : table(resources.map(resourceRow), paint)),
+    ...(resources.length === 0 ? ["  none"] : resourceLines(resources, paint, width)),
     ...(devicePools.length === 0 ? [] : [
       "",
       paint("bold", `Device pools (${devicePools.length})`),
       ...devicePools.flatMap((pool) => poolLines(pool, report.peers, paint))
     ]),
-    ...refusalLines(report, paint),
+    ...refusalLines(report, paint, width),
     "",
     paint("bold", `Gateways (${gateways.length})`),
     ...(gateways.length === 0
       ? ["  none; the first packet to a resource connects to one"]
-      : gateways.flatMap((peer) => peerLines(peer, paint))),
+      : gateways.flatMap((peer) => peerLines(peer, paint, width))),
     ...(devices.length === 0
       ? []
-      : ["", paint("bold", `Devices (${devices.length})`), ...devices.flatMap((peer) => peerLines(peer, paint))]),
+      : [
+        "",
+        paint("bold", `Devices (${devices.length})`),
+        ...devices.flatMap((peer) => peerLines(peer, paint, width))
+      ]),
     "",
     paint("bold", "Traffic"),
-    ...table(traffic(report), paint)
+    ...table(traffic(report), paint, width)
   ]
 }

@@ -137,12 +137,30 @@ export const runRouteExplain = (settings: ClientSettings, destination: IpAddress
     Effect.provide(Layer.provideMerge(lookups(settings), log({ logDir: undefined }, process.stderr)))
   )
 
+/** In raw mode, so that a key comes without Enter; Ctrl+C is a key then too. */
+const quitKey: Effect.Effect<void> = Effect.suspend(() => {
+  const { stdin } = process
+  if (!stdin.isTTY) return Effect.never
+  const onKeys = Effect.async<void>((resume) => {
+    stdin.on("data", (keys: Buffer) => {
+      if (/[qQ\x03]/.test(keys.toString("latin1"))) resume(Effect.void)
+    })
+  })
+  return Effect.acquireUseRelease(
+    Effect.sync(() => stdin.setRawMode(true)),
+    () => onKeys,
+    () => Effect.sync(() => stdin.setRawMode(false).removeAllListeners("data").pause())
+  )
+})
+
 /** Colours follow the terminal, and https://no-color.org. */
 const screen: Screen = {
   isTerminal: process.stdout.isTTY === true,
   hasColours: process.stdout.isTTY === true && !process.env["NO_COLOR"] && process.env["TERM"] !== "dumb",
   rows: () => process.stdout.rows ?? 24,
-  write: (text) => Effect.sync(() => void process.stdout.write(text))
+  columns: () => process.stdout.columns ?? Number.POSITIVE_INFINITY,
+  write: (text) => Effect.sync(() => void process.stdout.write(text)),
+  quit: quitKey
 }
 
 export const runStatus = (settings: ClientSettings, options: StatusOptions) =>
@@ -150,8 +168,8 @@ export const runStatus = (settings: ClientSettings, options: StatusOptions) =>
     Effect.provide(Layer.provide(ControlClientSocket.layer, Layer.succeed(ClientConfig, settings)))
   )
 
-export const runPing = (settings: ClientSettings, options: Omit<PingOptions, "hasColours">) =>
-  ping({ ...options, hasColours: screen.hasColours }).pipe(
+export const runPing = (settings: ClientSettings, options: Omit<PingOptions, "hasColours" | "columns">) =>
+  ping({ ...options, hasColours: screen.hasColours, columns: screen.columns() }).pipe(
     Effect.provide(Layer.merge(
       Layer.provide(ControlClientSocket.layer, Layer.succeed(ClientConfig, settings)),
       Layer.provide(ResourceProbeHost.layer, ReadinessPollerKoffi.layer)

@@ -8,7 +8,7 @@ import type { UnsupportedPlatform } from "../model/UnsupportedPlatform.ts"
 /** Nobody listens on the socket. */
 export class ClientNotRunning extends Data.TaggedError("ClientNotRunning")<{ readonly socket: string }> {
   override get message(): string {
-    return `no client is running: nobody answers on ${this.socket}. If one runs with another --tun-name or --control-socket, say the same here`
+    return `no client is running: nobody answers on ${this.socket}. Start one or, if one runs with another --tun-name or --control-socket, say the same here`
   }
 }
 

@@ -11,6 +11,7 @@ import { bytes, colours, duration, plain, statusLines } from "../../src/programs
 import { ClientStopped, ControlClient } from "../../src/services/ControlClient.ts"
 import type { TunnelStatus } from "../../src/services/Tunnel.ts"
 import { tunnelStatus } from "../support/TunnelDouble.ts"
+import { waitFor } from "../support/waitFor.ts"
 
 const report = (changes: Partial<TunnelStatus> = {}): StatusReport =>
   statusReport(
@@ -57,6 +58,11 @@ describe("status screen", () => {
     assert.include(text, "\x1b[32msigned in\x1b[0m")
     assert.strictEqual(text.replaceAll(/\x1b\[\d+m/g, ""), screenText)
   })
+  it("breaks lines between words", () => {
+    const narrow = statusLines(report(), plain, 52)
+    for (const line of narrow) assert.isAtMost(line.length, 52)
+    assert.strictEqual(narrow.join(" ").replaceAll(/ +/g, " "), screenText.replaceAll(/\s+/g, " "))
+  })
   it("says what is missing", () => {
     const text = statusLines(
       report({
@@ -86,7 +92,8 @@ describe("status screen", () => {
     }
     assert.match(text, /Dropped +nothing/)
     const lost = report({ portal: { state: "disconnected" } })
-    assert.include(statusLines(lost, plain)[1], "out of reach; existing access goes on")
+    assert.include(statusLines(lost, plain)[1], "the portal is out of reach")
+    assert.include(statusLines(lost, plain)[2], "existing access goes on")
     assert.notMatch(text, /NaN|undefined|emptied/)
   })
   it("says how all other traffic goes, where there is an Internet resource", () => {
@@ -207,7 +214,9 @@ const show = (options: StatusOptions, reports: ReadonlyArray<StatusReport>, scre
       isTerminal: false,
       hasColours: false,
       rows: () => 60,
+      columns: () => Number.POSITIVE_INFINITY,
       write: (text) => Effect.sync(() => void written.push(text)),
+      quit: Effect.never,
       ...screen
     }).pipe(
       Effect.withConsole({ ...console, log: (...args) => Effect.sync(() => void printed.push(args.join(" "))) }),
@@ -251,14 +260,31 @@ describe("status", () => {
         rows: () => 8
       })
       assert.strictEqual(ended, "ClientStopped")
-      assert.lengthOf(printed, 0)
+      assert.deepStrictEqual(printed, [screenText], "the last one, where it stays")
       const [first, second, last] = written
       assert.lengthOf(written, 3)
-      assert.strictEqual(first, `\x1b[?25l\x1b[?7l\x1b[2J${second}`)
+      assert.strictEqual(first, `\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J${second}`)
       assert.isTrue(second?.startsWith("\x1b[H  Client"))
       assert.lengthOf(second?.split("\n") ?? [], 8)
       assert.include(second, "more lines")
-      assert.strictEqual(last, "\x1b[?25h\x1b[?7h")
+      assert.strictEqual(last, "\x1b[?7h\x1b[?25h\x1b[?1049l")
+    }))
+  it.effect("watches until a key is pressed", () =>
+    Effect.gen(function*() {
+      const written: Array<string> = []
+      yield* status({ json: false, watch: true }, {
+        isTerminal: true,
+        hasColours: false,
+        rows: () => 60,
+        columns: () => Number.POSITIVE_INFINITY,
+        write: (text) => Effect.sync(() => void written.push(text)),
+        quit: Effect.promise(() => Effect.runPromise(waitFor("a screen", () => written.length > 0)))
+      }).pipe(
+        Effect.provide(
+          Layer.mock(ControlClient, { statuses: Stream.concat(Stream.succeed(report()), Stream.never) })
+        )
+      )
+      assert.strictEqual(written.at(-1), "\x1b[?7h\x1b[?25h\x1b[?1049l")
     }))
   it.effect("leaves the terminal alone when there is nothing to show", () =>
     Effect.gen(function*() {

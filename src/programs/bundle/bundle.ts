@@ -20,9 +20,9 @@ export interface BundleOptions {
 
 const STDOUT = "-"
 
-const WARNING =
-  "It holds names and addresses of this machine, of its network and of the account's resources, and the client's log.\n"
-  + "Tokens and keys were taken out of every file. Look at it before you send it: manifest.json says what is in it."
+const WARNING = `It holds names and addresses of this machine, of its network and of the
+account's resources, and the client's log. Tokens and keys were taken out of
+every file. Look at it before you send it: manifest.json says what is in it.`
 
 const nameAt = (time: string): string => `firezone-debug-${time.slice(0, 19).replaceAll(/[T:]/g, "-")}`
 
@@ -74,9 +74,7 @@ export const bundle = <R>(options: BundleOptions, doctor: Effect.Effect<string |
     else yield* store.write(target, archive, { replaces: options.force })
     const done = target === STDOUT ? "The bundle is written" : `The bundle is ${target}`
     yield* Console.error(
-      `${done}: ${
-        bytes(archive.length)
-      }, ${files.length} files, ${leftOut} left out, ${removed} secrets or what looked like `
-        + `one removed.\n${WARNING}`
+      `${done}: ${bytes(archive.length)}, ${files.length} files, ${leftOut} left out,\n`
+        + `${removed} secrets or what looked like one removed.\n${WARNING}`
     )
   })

@@ -1,6 +1,6 @@
 /** A report as lines for a person. */
 import { type CheckReport, type DoctorReport, type Group, GROUPS, type Verdict } from "../../model/doctor.ts"
-import { type Paint, printable } from "../statusScreen.ts"
+import { type Paint, printable, wrap } from "../statusScreen.ts"
 import { AS_ROOT, plural } from "./check.ts"
 
 const HEADINGS: { readonly [group in Group]: string } = {
@@ -21,17 +21,6 @@ const MARKS: { readonly [verdict in Verdict]: string } = {
 
 const STYLES = { ok: "green", warning: "yellow", failed: "red", skipped: "dim" } as const
 
-/** At spaces; a word that is too long keeps its length. */
-const wrap = (text: string, width: number): ReadonlyArray<string> => {
-  const lines: Array<string> = []
-  for (const word of text.split(" ")) {
-    const last = lines.at(-1)
-    if (last !== undefined && last.length + 1 + word.length <= width) lines[lines.length - 1] = `${last} ${word}`
-    else lines.push(word)
-  }
-  return lines
-}
-
 const NARROWEST = 30
 
 const checkLines = (
@@ -40,7 +29,7 @@ const checkLines = (
   width: number,
   paint: Paint
 ): ReadonlyArray<string> => {
-  const margin = " ".repeat(2 + 4 + 2 + titleWidth + 2)
+  const margin = " ".repeat(1 + 4 + 2 + titleWidth + 2)
   const room = Math.max(NARROWEST, width - margin.length)
   const style = STYLES[verdict]
   const found = evidence.flatMap((text) => wrap(printable(text), room))
@@ -49,7 +38,7 @@ const checkLines = (
   return [
     ...found.map((text, index) =>
       index === 0
-        ? `  ${paint(style, MARKS[verdict])}  ${title.padEnd(titleWidth)}  ${
+        ? ` ${paint(style, MARKS[verdict])}  ${title.padEnd(titleWidth)}  ${
           verdict === "skipped" ? paint("dim", text) : text
         }`
         : `${margin}${verdict === "skipped" ? paint("dim", text) : text}`

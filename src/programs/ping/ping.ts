@@ -33,6 +33,8 @@ export interface PingOptions {
   /** Of names that have addresses of both; of none if `undefined`. */
   readonly family: 4 | 6 | undefined
   readonly hasColours: boolean
+  /** Of the terminal; lines are not broken without one. */
+  readonly columns?: number
 }
 
 /** Access and a connection may take as long through relays. */
@@ -69,7 +71,8 @@ export const ping = Effect.fn("ping")(function*(options: PingOptions) {
   const client = yield* ControlClient
   const probe = yield* ResourceProbe
   const paint = options.hasColours ? colours : plain
-  const print = (line: PingLine) => Console.log(options.json ? JSON.stringify(line) : pingLines(line, paint).join("\n"))
+  const print = (line: PingLine) =>
+    Console.log(options.json ? JSON.stringify(line) : pingLines(line, paint, options.columns).join("\n"))
   const end = (works: boolean, text: string, more: Partial<SummaryLine> = {}) =>
     print({
       version: PING_VERSION,
@@ -120,7 +123,9 @@ export const ping = Effect.fn("ping")(function*(options: PingOptions) {
   yield* Effect.scoped(Effect.gen(function*() {
     const opened = yield* Effect.either(probe.open(address))
     if (Either.isLeft(opened)) {
-      yield* print(stage("route", "failed", opened.left.message))
+      yield* print(stage("route", "failed", opened.left.message, {
+        nextStep: `See whether the client's interface is up and has a route there: ip route get ${address}`
+      }))
       return yield* breakOff(`${options.target} cannot be reached`, { ...about, address })
     }
     const echoes = opened.right

@@ -218,21 +218,21 @@ const report = doctorReport([
 ], { time: "2026-01-01T00:00:00.000Z", version: "1.2.3" })
 
 const golden = `Client
-   ok   Running client  version 1, signed in
+  ok   Running client  version 1, signed in
 
 System
-   --   TUN device      /dev/net/tun is there
+  --   TUN device      /dev/net/tun is there
 
 Portal
-  FAIL  TLS             the certificate has expired, by this
-                        machine's clock
-                        issued by \ufffd[2J\ufffdevil
-                        next: if the clock is right, tell
-                        whoever runs the portal
+ FAIL  TLS             the certificate has expired, by this
+                       machine's clock
+                       issued by \ufffd[2J\ufffdevil
+                       next: if the clock is right, tell
+                       whoever runs the portal
 
 Paths to gateways
-  WARN  NAT             symmetric
-                        next: use IPv6
+ WARN  NAT             symmetric
+                       next: use IPv6
 
 1 failed, 1 warning, 1 ok, 1 not looked at
 Look first at: TLS

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import {
+  type CheckRequestFields,
   parseCheck,
   passwordKey,
   writeCheckRequest,
@@ -9,6 +10,8 @@ import { ConnectionTable } from "../../../src/protocol/node/ConnectionTable.ts"
 import { IceConnection } from "../../../src/protocol/node/IceConnection.ts"
 import type { ConnectionRequest } from "../../../src/protocol/node/types.ts"
 import { at, crypto, hostText, peer, reflexiveText, request, socket, TunnelDouble } from "./support.ts"
+
+const GREATEST = 2n ** 64n - 1n
 
 const setUp = (overrides: Partial<ConnectionRequest> = {}, indexPrefix = 0xabcdef) => {
   const own = { ...request, ...overrides }
@@ -27,7 +30,18 @@ const setUp = (overrides: Partial<ConnectionRequest> = {}, indexPrefix = 0xabcde
       if (response?._tag === "Success") agent.handleResponse(response, now)
     }
   }
-  return { agent, tunnel, connection, answer }
+  /** A check of the peer's comes. */
+  const hear = (fields: Pick<CheckRequestFields, "controlling" | "tieBreaker" | "useCandidate">, now: number): void => {
+    const { message } = writeCheckRequest(crypto, {
+      username: `${own.localCredentials.username}:${own.remoteCredentials.username}`,
+      priority: 1,
+      key: passwordKey(own.localCredentials.password),
+      ...fields
+    })
+    const check = parseCheck(message)
+    assert.isTrue(check?._tag === "Request" && agent.handleRequest(socket, peer, check, now))
+  }
+  return { agent, tunnel, connection, answer, hear }
 }
 
 /** A connection with a path and a session. */
@@ -72,20 +86,54 @@ describe("a connection that comes up", () => {
   })
 
   it("leaves the handshake to the peer if it is controlled", () => {
-    const { agent, connection, tunnel } = setUp({ role: "controlled" })
-    const { message } = writeCheckRequest(crypto, {
-      username: "hpih:nncg",
-      controlling: true,
-      tieBreaker: 1n,
-      priority: 1,
-      useCandidate: true,
-      key: passwordKey(request.localCredentials.password)
-    })
-    const check = parseCheck(message)
-    assert.isTrue(check?._tag === "Request" && agent.handleRequest(socket, peer, check, 0))
+    const { connection, hear, tunnel } = setUp({ role: "controlled" })
+    hear({ controlling: true, tieBreaker: 1n, useCandidate: true }, 0)
     connection.update(0)
     assert.strictEqual(connection.path?.remote.text, peer.text)
     connection.proposeHandshake(100_000)
+    assert.strictEqual(tunnel.initiations, 0)
+  })
+
+  it("starts the handshake if it becomes controlling with the path already there, once", () => {
+    // Two devices that both take themselves for controlled: whose tie-breaker is smaller gives way (RFC 8445 7.3.1.1).
+    const { agent, answer, connection, hear, tunnel } = setUp({ role: "controlled", profile: "device" })
+    hear({ controlling: true, tieBreaker: 1n, useCandidate: true }, 0)
+    answer(0)
+    connection.update(0)
+    assert.strictEqual(connection.path?.remote.text, peer.text)
+    assert.strictEqual(tunnel.initiations, 0)
+    const path = agent.selected
+    hear({ controlling: false, tieBreaker: GREATEST, useCandidate: false }, 3000)
+    assert.isTrue(agent.controlling)
+    assert.isUndefined(connection.handleTimeout(3000))
+    assert.strictEqual(agent.selected, path)
+    assert.strictEqual(tunnel.initiations, 1)
+    // Back, and once more the other way: the first handshake is still under way, or was answered.
+    hear({ controlling: true, tieBreaker: GREATEST, useCandidate: false }, 3100)
+    assert.isFalse(agent.controlling)
+    connection.handleTimeout(3100)
+    hear({ controlling: false, tieBreaker: GREATEST, useCandidate: false }, 30_000)
+    connection.handleTimeout(30_000)
+    assert.strictEqual(tunnel.initiations, 1)
+  })
+
+  it("has no need of another handshake when the roles flip after it was established", () => {
+    const { agent, connection, hear, tunnel } = setUp({ role: "controlled", profile: "device" })
+    hear({ controlling: true, tieBreaker: 1n, useCandidate: true }, 0)
+    tunnel.lastHandshakeAt = 0
+    assert.isTrue(connection.update(0))
+    hear({ controlling: false, tieBreaker: GREATEST, useCandidate: false }, 3000)
+    assert.isUndefined(connection.handleTimeout(3000))
+    assert.isTrue(agent.controlling)
+    assert.strictEqual(tunnel.initiations, 0)
+  })
+
+  it("gives no way to a smaller tie-breaker", () => {
+    const { agent, connection, hear, tunnel } = setUp({ role: "controlled", profile: "device" })
+    hear({ controlling: true, tieBreaker: 1n, useCandidate: true }, 0)
+    hear({ controlling: false, tieBreaker: 0n, useCandidate: false }, 3000)
+    assert.isUndefined(connection.handleTimeout(3000))
+    assert.isFalse(agent.controlling)
     assert.strictEqual(tunnel.initiations, 0)
   })
 

@@ -28,7 +28,7 @@ describe("parseScopedIp", () => {
       ["%eth0", undefined],
       ["host%eth0", undefined]
     ] as const
-    for (const [text, expected] of cases) expect(parseScopedIp(text), text).toBe(expected)
+    for (const [text, expected] of cases) expect([text, parseScopedIp(text)]).toEqual([text, expected])
   })
   it("has the same bytes with and without it", () => {
     const scoped = parseScopedIp("fe80::1%br-lan.2")!

@@ -166,6 +166,25 @@ export const pingResource: Scenario = {
           (stageOf(offline, "access")?.text ?? "").includes("Second lab"),
         `${stageOf(offline, "access")?.text}`
       )
+      const denial = { reason: "forbidden", violatedProperties: ["remote_ip"] }
+      yield* lab.portal.command("/knobs", { failAuthorizations: denial })
+      const refused = yield* ping(lab, "Nowhere")
+      yield* judge(
+        recorder,
+        "what the portal refuses",
+        refused,
+        refused.code === 1 && (stageOf(refused, "access")?.text ?? "").includes("the conditions of no policy are met"),
+        `${stageOf(refused, "access")?.text}; ${stageOf(refused, "access")?.nextStep}`
+      )
+      const status = yield* lab.runClient({ args: ["status"] })
+      yield* recorder.check(
+        "what status says of it",
+        /Refused by the portal \(1\)\n {2}Nowhere, \d+ s ago: .*this machine's address\n {4}Compare/.test(
+          status.stdout
+        ),
+        status.stdout.split("\n").filter((line) => line.includes("Nowhere")).join("; ")
+      )
+      yield* lab.portal.command("/knobs", { failAuthorizations: null })
       const unknown = yield* ping(lab, "203.0.113.99")
       yield* judge(
         recorder,

@@ -9,7 +9,7 @@ import {
   type Transmit
 } from "../node/types.ts"
 import type { ClientPush, InterfaceConfig } from "../portal/types.ts"
-import { familyOf, type IpAddress, type SocketAddress, zoneOf } from "../wire/address.ts"
+import { familyOf, type IpAddress, type SocketAddress } from "../wire/address.ts"
 import { IcmpError, isIcmpError, parseIcmpError, writeIcmpError } from "../wire/icmp.ts"
 import { IpPacket, isMulticast, MAX_PACKET_LENGTH, PacketKind } from "../wire/ip.ts"
 import { wordsOf } from "../wire/ipWords.ts"
@@ -506,8 +506,6 @@ export class ClientTunnel {
   }
 
   #isCovered(server: IpAddress): boolean {
-    // On a link of this machine's, whatever resources there are.
-    if (zoneOf(server) !== undefined) return false
     const version = familyOf(server)
     const words = wordsOf(server)
     const { resources } = this.#access

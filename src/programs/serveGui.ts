@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import type * as Redacted from "effect/Redacted"
@@ -109,9 +110,10 @@ export const serveGui = (gui: GuiConnection, firezoneId: string) =>
       const before = state
       state = none
       if (before._tag !== "Creating" && before._tag !== "Connected") return Effect.void
-      return Scope.close(before.scope, Exit.void).pipe(
-        Effect.disconnect,
-        Effect.timeoutOption(LONGEST_END),
+      // What has begun to end goes on, and a service that stops waits for it as long: DNS is to be as before.
+      return Effect.forkDaemon(Scope.close(before.scope, Exit.void)).pipe(
+        Effect.flatMap((ending) => Effect.timeoutOption(Effect.interruptible(Fiber.await(ending)), LONGEST_END)),
+        Effect.uninterruptible,
         Effect.flatMap((ended) =>
           Option.isSome(ended) ? Effect.void : Effect.logWarning(`a session has not ended within ${LONGEST_END}`)
         )
@@ -279,7 +281,11 @@ export const serveGui = (gui: GuiConnection, firezoneId: string) =>
     yield* Effect.gen(function*() {
       while (true) {
         const input = yield* Queue.take(inbox)
-        if (input._tag === "Gone") return yield* Effect.logInfo(`a GUI has gone: ${input.reason}`)
+        if (input._tag === "Gone") {
+          yield* Effect.logInfo(`a GUI has gone: ${input.reason}`)
+          // Here and not by the scope, which would wait for ever, and the next GUI with it.
+          return yield* endSession
+        }
         yield* handle(input)
       }
     }).pipe(

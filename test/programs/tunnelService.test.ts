@@ -1,12 +1,14 @@
 /** The tunnel service as a state machine: GUIs, sessions, DNS and the network are the test's. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Redacted from "effect/Redacted"
+import * as TestClock from "effect/TestClock"
 import type { AdvancedSettings, ServiceMessage } from "../../src/model/gui.ts"
 import { tunnelService } from "../../src/programs/tunnelService.ts"
 import { ip } from "../../src/protocol/wire/address.ts"
@@ -66,6 +68,8 @@ const service = Effect.gen(function*() {
     clearFailure: undefined as ConfigInvalid | undefined,
     /** In the place of the next session. */
     openInstead: undefined as Effect.Effect<never, TunFailed> | undefined,
+    /** Sessions end only after it. */
+    ending: Effect.void as Effect.Effect<void>,
     /** What was logged. */
     lines: [] as Array<string>,
     last: () => opened.at(-1)?.tunnel ?? assert.fail("no session was opened")
@@ -106,7 +110,7 @@ const service = Effect.gen(function*() {
             const tunnel = yield* makeTunnelDouble
             yield* Effect.acquireRelease(
               Effect.sync(() => (tunnel.running = true)),
-              () => Effect.sync(() => (tunnel.running = false))
+              () => Effect.andThen(Effect.suspend(() => world.ending), Effect.sync(() => (tunnel.running = false)))
             )
             opened.push({ options, tunnel })
             return tunnel.session
@@ -317,6 +321,44 @@ describe("the tunnel service", () => {
       yield* hears(after, "ConnectResult")
       assert.strictEqual(Redacted.value(opened.at(-1)?.options.token ?? assert.fail("none")), "the last")
       assert.isFalse(lines.some((line) => line.includes("failed")))
+    }))
+
+  it.scoped("serves the next GUI although the session of the one before does not end, which goes on ending", () =>
+    Effect.gen(function*() {
+      const { gui, guis, last, lines, world } = yield* withSession
+      const stuck = last()
+      const end = yield* Deferred.make<void>()
+      world.ending = Deferred.await(end)
+      gui.leave()
+      const next = guis.connect()
+      yield* waitFor("it to be noticed", () => lines.some((line) => line.includes("a GUI has gone")))
+      yield* TestClock.adjust("9 seconds")
+      assert.deepStrictEqual(next.heard, [])
+      // More than one, should its timer have begun after the adjustment.
+      while (next.heard.length === 0) {
+        yield* TestClock.adjust("1 second")
+        yield* Effect.promise(() => new Promise((resolve) => void setImmediate(resolve)))
+      }
+      assert.isTrue(lines.some((line) => line.includes("a session has not ended within 10 seconds")))
+      assert.isTrue(stuck.running)
+      yield* Deferred.succeed(end, undefined)
+      yield* waitFor("its end", () => !stuck.running)
+    }))
+
+  it.scopedLive("waits for the end of a session that is ending when it is stopped", () =>
+    Effect.gen(function*() {
+      const { gui, last, running, world } = yield* withSession
+      const end = yield* Deferred.make<void>()
+      const ends = yield* Deferred.make<void>()
+      world.ending = Effect.zipRight(Deferred.succeed(ends, undefined), Deferred.await(end))
+      gui.say({ _tag: "Disconnect" })
+      yield* Deferred.await(ends)
+      const stopping = yield* Effect.fork(Fiber.interrupt(running))
+      yield* Effect.yieldNow()
+      assert.isTrue(last().running)
+      yield* Deferred.succeed(end, undefined)
+      yield* Fiber.join(stopping)
+      assert.isFalse(last().running)
     }))
 
   it.scopedLive("tells of an interface that another process has, and stays signed out (decision 9)", () =>

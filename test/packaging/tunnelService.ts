@@ -87,6 +87,11 @@ export const checkTunnelService = <E>(machine: Machine, { withTunnel, without }:
       return gui
     })
 
+    const showsMetrics = Effect.map(
+      must(`curl -sS -m 10 http://${METRICS}/metrics`),
+      (text) => assert.match(text, /^firezone_interface_up 1$/m)
+    )
+
     assert.strictEqual((yield* run(`systemctl is-enabled ${UNIT}`)).stdout.trim(), "disabled")
     assert.strictEqual(yield* must(`systemd-analyze verify --man=no --recursive-errors=no ${UNIT}.service 2>&1`), "")
     yield* must(`cat > ${DEFAULTS}`, settings)
@@ -113,7 +118,7 @@ export const checkTunnelService = <E>(machine: Machine, { withTunnel, without }:
     const first = yield* connected
     yield* withTunnel("with a GUI")
     assert.match(yield* property("StatusText"), /^signed in; resources: /)
-    assert.match(yield* must(`curl -sS -m 10 http://${METRICS}/metrics`), /^firezone_interface_up 1$/m)
+    yield* showsMetrics
     yield* first.kill
     yield* isDown
     yield* hasStatus("waiting for the GUI")
@@ -122,6 +127,7 @@ export const checkTunnelService = <E>(machine: Machine, { withTunnel, without }:
 
     yield* connected
     yield* withTunnel("with the next GUI")
+    yield* showsMetrics
     yield* must(`kill -STOP ${pid}`)
     yield* comes(
       "the watchdog has it started again",

@@ -230,7 +230,7 @@ describeWith({ ...NEEDS, programs: [...NEEDS.programs, "nsenter"] }, "screens", 
     await opened.resize(120, 50)
     const wide = await opened.until("all of it", (seen) => seen.includes("no-buffer 2"))
     expectScreen("status-watch-wide", wide)
-    await opened.resize(40, 12)
+    await opened.resize(60, 12)
     const narrow = await opened.until(
       "a small one",
       (seen) => seen.includes("more lines need") && seen.endsWith("q to leave")

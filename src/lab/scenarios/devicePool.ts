@@ -126,6 +126,21 @@ const heals = (lab: Lab, recorder: Recorder, from: End, to: End) =>
     )
   })
 
+/** `status` and `ping` know the device, of which the client has made a peer. */
+const tellsOfIt = (lab: Lab, recorder: Recorder, to: End) =>
+  Effect.gen(function*() {
+    const status = yield* lab.runClient({ args: ["status"] })
+    const line = status.stdout.split("\n").find((line) => line.includes(to.ipv4) && line.includes(to.ipv6)) ?? ""
+    yield* recorder.check(
+      "status shows the device",
+      status.stdout.includes(`  ${pool.name}\n`) && /^ {4}connected .*(direct|relay)/.test(line),
+      line.trim()
+    )
+    const ping = yield* lab.runClient({ args: ["ping", "-c", "2", "-i", "0.2", to.ipv6] })
+    const access = ping.stdout.split("\n").find((line) => line.startsWith("  access")) ?? ""
+    yield* recorder.check("ping reaches it", ping.code === 0 && access.includes("through device "), access.trim())
+  })
+
 const hasTun = (lab: Lab, host: HostName) =>
   eventually(
     Effect.map(
@@ -173,6 +188,7 @@ const run = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.
     }
 
     yield* reaches(lab, recorder, a, b)
+    yield* tellsOfIt(lab, recorder, b)
     yield* isRefused(lab, recorder, "a port that is not allowed", a, b, CLOSED_PORT, atB.log)
     yield* reaches(lab, recorder, b, a)
     yield* isRefused(lab, recorder, "a port that is not allowed, back", b, a, CLOSED_PORT, atA.log)

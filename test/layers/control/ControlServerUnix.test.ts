@@ -108,6 +108,7 @@ describe("control socket", () => {
           }],
           peers: [{
             id: "77777777-7777-4777-8777-777777777777",
+            kind: "gateway",
             state: "connected",
             path: {
               kind: "relayed-by-us",

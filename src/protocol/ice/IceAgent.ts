@@ -86,7 +86,7 @@ export class IceAgent {
   #selected: SelectedPair | undefined
   #queue: Array<CheckTransmit> = []
   #latestNow = 0
-  #hasLeftSilentPair = false
+  #leftBase: SocketAddress | undefined
 
   constructor(options: IceAgentOptions) {
     this.#crypto = options.crypto
@@ -160,17 +160,20 @@ export class IceAgent {
     return formatCandidate(end, end.priority, undefined)
   }
 
-  /** What to signal to a peer that starts over: every candidate in use, best first. */
-  announcements(): ReadonlyArray<string> {
-    return this.#locals.filter(({ withdrawn }) => !withdrawn)
+  /** What to signal to a peer that starts over: every candidate in use, or every one of a base; best first. */
+  announcements(base?: SocketAddress): ReadonlyArray<string> {
+    return this.#inUse(base)
       .toSorted((left, right) => right.priority - left.priority)
       .map((end) => this.#announcement(end))
   }
 
-  /** What to signal to a peer once this agent has given up: every candidate in use. */
-  withdrawals(): ReadonlyArray<string> {
-    return this.#locals.filter(({ withdrawn }) => !withdrawn)
-      .map((end) => formatCandidate(end, end.priority, undefined))
+  /** What to signal to a peer once this agent has given up: every candidate in use, or every one of a base. */
+  withdrawals(base?: SocketAddress): ReadonlyArray<string> {
+    return this.#inUse(base).map((end) => formatCandidate(end, end.priority, undefined))
+  }
+
+  #inUse(base: SocketAddress | undefined): Array<LocalEnd> {
+    return this.#locals.filter((end) => !end.withdrawn && (base === undefined || end.base.text === base.text))
   }
 
   /** Takes a signalled candidate and the guesses that follow from it. Returns those that are new. */
@@ -253,13 +256,14 @@ export class IceAgent {
   }
 
   /**
-   * Whether, as the controlling side, it has left a pair that went silent since the last call. The peer, which may be
-   * patient for ten minutes and takes the best pair that was ever nominated, has not (spec 9.6 and 9.9): it has to be told.
+   * The base of a pair that went silent and that it has left, as the controlling side, since the last call. The peer, which
+   * may be patient for ten minutes and takes the best pair that was ever nominated, has not (spec 9.6 and 9.9): it has to be
+   * told.
    */
-  takeLeftSilentPair(): boolean {
-    const left = this.#hasLeftSilentPair
-    this.#hasLeftSilentPair = false
-    return left
+  takeLeftSilentPair(): SocketAddress | undefined {
+    const base = this.#leftBase
+    this.#leftBase = undefined
+    return base
   }
 
   pollTimeout(): number | undefined {
@@ -414,7 +418,7 @@ export class IceAgent {
     } else if (!this.#controlling) {
       this.#nominated = best
     } else if (this.#nominated?.priority !== best.priority) {
-      if (this.#nominated !== undefined && this.#isOutdone(this.#nominated)) this.#hasLeftSilentPair = true
+      if (this.#nominated !== undefined && this.#isOutdone(this.#nominated)) this.#leftBase = this.#nominated.local.base
       this.#nominated = best
       best.nominate()
     }

@@ -43,6 +43,12 @@ interface Agent {
   pollTransmit(): AgentTransmit | undefined
 }
 
+/** Candidates, in the words of the signalling. */
+export interface CandidateRenewal {
+  readonly withdrawn: ReadonlyArray<string>
+  readonly announced: ReadonlyArray<string>
+}
+
 /**
  * One peer: an agent that finds the path and a tunnel that fills it (connectivity spec section 12). The mode, which is
  * the subclass, is fixed for its life.
@@ -90,11 +96,8 @@ export abstract class Connection {
     return []
   }
 
-  /**
-   * What is due of telling the peer everything anew: to withdraw the candidates, and a little later to announce them. Call
-   * after `handleTimeout`.
-   */
-  renewal(_now: number): "withdraw" | "announce" | undefined {
+  /** What the peer is to be told of candidates that were in use all the time. Call after `handleTimeout`. */
+  renewal(_now: number): CandidateRenewal | undefined {
     return undefined
   }
 

@@ -3,8 +3,9 @@ import { type CheckSchedule, checkSchedules } from "../ice/checkSchedule.ts"
 import { IceAgent, type SelectedPair } from "../ice/IceAgent.ts"
 import type { Arrival } from "../path/PathAgent.ts"
 import type { GatheredCandidate } from "../turn/types.ts"
+import type { SocketAddress } from "../wire/address.ts"
 import { MessageType } from "../wire/wireguard.ts"
-import { Connection, type ConnectionParts, type RemoteCandidate } from "./Connection.ts"
+import { type CandidateRenewal, Connection, type ConnectionParts, type RemoteCandidate } from "./Connection.ts"
 import type { ConnectionRequest } from "./types.ts"
 
 /** How long ICE may be out of pairs. Milliseconds, as all that follow. */
@@ -31,6 +32,8 @@ export class IceConnection extends Connection {
   readonly #waiting: Array<Uint8Array> = []
   #disconnectedSince: number | undefined
   #lastInitiation = Number.NEGATIVE_INFINITY
+  /** The base whose candidates were withdrawn and are to be announced again, and when. */
+  #renewed: SocketAddress | undefined
   #announceAt = Number.POSITIVE_INFINITY
 
   constructor(crypto: Crypto, parts: ConnectionParts, now: number) {
@@ -77,17 +80,19 @@ export class IceConnection extends Connection {
   }
 
   /**
-   * A pair that was nominated cannot be taken back; it goes with its candidates. What is nominated now the peer hears
-   * with our next check of it.
+   * A pair that was nominated cannot be taken back; it goes with its candidates, which come back at once. What is nominated
+   * now the peer hears with our next check of it, and it keeps the candidates of another base meanwhile.
    */
-  override renewal(now: number): "withdraw" | "announce" | undefined {
-    if (this.agent.takeLeftSilentPair()) {
+  override renewal(now: number): CandidateRenewal | undefined {
+    const left = this.agent.takeLeftSilentPair()
+    if (left !== undefined) {
+      this.#renewed = left
       this.#announceAt = now + RENEWAL_PAUSE
-      return "withdraw"
+      return { withdrawn: this.agent.withdrawals(left), announced: [] }
     }
     if (now < this.#announceAt) return undefined
     this.#announceAt = Number.POSITIVE_INFINITY
-    return "announce"
+    return { withdrawn: [], announced: this.agent.announcements(this.#renewed) }
   }
 
   handleHandshake(type: MessageType, _arrival: Arrival, message: Uint8Array, now: number): boolean {

@@ -314,7 +314,7 @@ export class Node implements NodeApi {
     if (connection.relay !== undefined) {
       for (const candidate of this.#relays.candidates(connection.relay)) connection.addLocalCandidate(candidate, now)
     }
-    this.#announceAll(connection)
+    this.#announceAll(connection, connection.agent.announcements())
     connection.proposeHandshake(now)
     this.#advance(connection, now)
   }
@@ -330,14 +330,12 @@ export class Node implements NodeApi {
     if (candidate !== undefined) this.#events.push({ _tag: "NewIceCandidate", peer: connection.peer, candidate })
   }
 
-  #announceAll(connection: Connection): void {
-    for (const candidate of connection.agent.announcements()) this.#announce(connection, candidate)
+  #announceAll({ peer }: Connection, candidates: ReadonlyArray<string>): void {
+    for (const candidate of candidates) this.#events.push({ _tag: "NewIceCandidate", peer, candidate })
   }
 
-  #withdrawAll(connection: Connection): void {
-    for (const candidate of connection.withdrawals()) {
-      this.#events.push({ _tag: "InvalidateIceCandidate", peer: connection.peer, candidate })
-    }
+  #withdrawAll({ peer }: Connection, candidates: ReadonlyArray<string>): void {
+    for (const candidate of candidates) this.#events.push({ _tag: "InvalidateIceCandidate", peer, candidate })
   }
 
   #forget(connection: Connection, now: number): void {
@@ -353,13 +351,15 @@ export class Node implements NodeApi {
       this.#forget(connection, now)
       // It may be the relay that has died: the next connection is not to wait for its keep-alive.
       if (connection.relay !== undefined) this.#relays.get(connection.relay)?.probe(now)
-      this.#withdrawAll(connection)
+      this.#withdrawAll(connection, connection.withdrawals())
       this.#events.push({ _tag: "ConnectionFailed", peer: connection.peer, reason: failure })
       return
     }
     const renewal = connection.renewal(now)
-    if (renewal === "withdraw") this.#withdrawAll(connection)
-    if (renewal === "announce") this.#announceAll(connection)
+    if (renewal !== undefined) {
+      this.#withdrawAll(connection, renewal.withdrawn)
+      this.#announceAll(connection, renewal.announced)
+    }
     this.#update(connection, now)
   }
 

@@ -387,6 +387,7 @@ describe("the nomination", () => {
 
   it("leaves a pair that went silent while another one is answered, says so once, and returns", () => {
     const agent = both()
+    agent.agent.addLocalCandidate(relay)
     const live = (millis: number, ...remotes: ReadonlyArray<SocketAddress>): void => {
       for (let i = 0; i < millis; i += 50) {
         for (const { check } of agent.advance(50)) {
@@ -398,13 +399,18 @@ describe("the nomination", () => {
     assert.strictEqual(agent.agent.selected?.remote.text, peerHost.text)
     live(3500, peerRelay)
     assert.strictEqual(agent.agent.selected?.remote.text, peerHost.text, "a few may be lost")
-    assert.isFalse(agent.agent.takeLeftSilentPair())
+    assert.isUndefined(agent.agent.takeLeftSilentPair())
     live(1500 + 5250 + 1500 - 3500, peerRelay)
     assert.strictEqual(agent.agent.selected?.remote.text, peerRelay.text)
-    assert.deepStrictEqual([agent.agent.takeLeftSilentPair(), agent.agent.takeLeftSilentPair()], [true, false])
+    const base = agent.agent.takeLeftSilentPair()
+    assert.strictEqual(base?.text, host.address.text)
+    assert.isUndefined(agent.agent.takeLeftSilentPair())
+    assert.lengthOf(agent.agent.withdrawals(base), 1, "the others may be in use")
+    assert.isAbove(agent.agent.withdrawals().length, 1)
+    assert.lengthOf(agent.agent.announcements(base), 1)
     live(3000, peerHost, peerRelay)
     assert.strictEqual(agent.agent.selected?.remote.text, peerHost.text)
-    assert.isFalse(agent.agent.takeLeftSilentPair(), "for a better one")
+    assert.isUndefined(agent.agent.takeLeftSilentPair(), "for a better one")
   })
 
   it("stays with a pair that went silent with all others, and is answered again with them", () => {
@@ -420,7 +426,7 @@ describe("the nomination", () => {
       assert.strictEqual(agent.agent.selected?.remote.text, peerHost.text)
     }
     assert.strictEqual(first, peerRelay)
-    assert.isFalse(agent.agent.takeLeftSilentPair())
+    assert.isUndefined(agent.agent.takeLeftSilentPair())
   })
 
   it("of the controlled side leaves a pair that seems dead for one that the peer has marked since", () => {

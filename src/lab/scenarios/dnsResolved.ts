@@ -75,7 +75,10 @@ const run = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.
     const stub = yield* read(lab)
     const client = yield* bringUp(lab, recorder, { dnsControl: "auto" })
     const servers = () =>
-      Effect.map(daemon.resolvectl(["dns", TUN]), (text) => text.includes("100.100.111.") && text.trim())
+      Effect.map(
+        Effect.all([daemon.resolvectl(["dns", TUN]), daemon.resolvectl(["domain", TUN])]),
+        ([dns, domains]) => dns.includes("100.100.111.") && domains.includes("~.") && dns.trim()
+      )
     const checkServers = (title: string) =>
       Effect.gen(function*() {
         const began = Date.now()

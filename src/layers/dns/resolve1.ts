@@ -33,13 +33,6 @@ export const pointing = (
   index: number,
   { searchDomain, servers }: Pick<DnsTarget, "searchDomain" | "servers">
 ): ReadonlyArray<{ readonly request: BusRequest; readonly isNeeded: boolean }> => [
-  {
-    isNeeded: true,
-    request: manager("SetLinkDNS", "ia(iay)", [
-      index,
-      servers.map((server) => [familyOf(server) === 4 ? AF_INET : AF_INET6, ipToBytes(server)])
-    ])
-  },
   // `.` as a routing domain asks us for every name; beside it the search domain, so that other links are not asked again
   // (host spec section 17, quirk 16).
   {
@@ -53,7 +46,15 @@ export const pointing = (
   { isNeeded: true, request: manager("SetLinkLLMNR", "is", [index, "yes"]) },
   // Our servers sign nothing and need no encryption: where the system's default is to demand it, they would not be asked.
   { isNeeded: false, request: manager("SetLinkDNSSEC", "is", [index, "no"]) },
-  { isNeeded: false, request: manager("SetLinkDNSOverTLS", "is", [index, "no"]) }
+  { isNeeded: false, request: manager("SetLinkDNSOverTLS", "is", [index, "no"]) },
+  // Last: until it has servers the link counts for nothing, so that no name goes astray in between.
+  {
+    isNeeded: true,
+    request: manager("SetLinkDNS", "ia(iay)", [
+      index,
+      servers.map((server) => [familyOf(server) === 4 ? AF_INET : AF_INET6, ipToBytes(server)])
+    ])
+  }
 ]
 
 export const revertLink = (index: number): BusRequest => manager("RevertLink", "i", [index])

@@ -45,7 +45,6 @@ export const resolvectl: Resolvectl = (args) =>
 export const commands = (
   { interfaceName, searchDomain, servers }: DnsTarget
 ): ReadonlyArray<{ readonly args: ReadonlyArray<string>; readonly isNeeded: boolean }> => [
-  { isNeeded: true, args: ["dns", "--", interfaceName, ...servers] },
   // `~.` asks us for every name; beside it the search domain, so that other links are not asked again (quirk 16).
   {
     isNeeded: true,
@@ -55,5 +54,7 @@ export const commands = (
   { isNeeded: true, args: ["llmnr", "--", interfaceName, "yes"] },
   // Our servers sign nothing and need no encryption: where the system's default is to demand it, they would not be asked.
   { isNeeded: false, args: ["dnssec", "--", interfaceName, "no"] },
-  { isNeeded: false, args: ["dnsovertls", "--", interfaceName, "no"] }
+  { isNeeded: false, args: ["dnsovertls", "--", interfaceName, "no"] },
+  // Last: until it has servers the link counts for nothing, so that no name goes astray in between.
+  { isNeeded: true, args: ["dns", "--", interfaceName, ...servers] }
 ]

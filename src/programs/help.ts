@@ -118,7 +118,7 @@ with the same options, before the command.
 
 Exit codes: 0 it runs and is signed in; 1 no client runs, or it gave no answer;
 2 wrong usage; 4 not permitted; 5 it runs and is not signed in now.
-With --watch: 0 after Ctrl+C, 1 when the client ends.
+With --watch: 0 after q or Ctrl+C, 1 when the client ends.
 `
 
 const pingHelp = `Usage: firezone-headless-client [OPTIONS] ping [OPTIONS] RESOURCE

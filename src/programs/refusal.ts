@@ -64,10 +64,11 @@ const REASONS = { resource: resourceReasons, device: deviceReasons, name: nameRe
 
 /** The reason is an open string from the portal, to be made printable by who prints it. */
 export const explainRefusal = ({ reason, violated }: Refusal, what: Refused): Explanation => {
-  const known = REASONS[what][reason]
+  const reasons = REASONS[what]
+  const known = Object.hasOwn(reasons, reason) ? reasons[reason] : undefined
   if (known === undefined) {
     return { means: `${reason}, which this version does not know`, nextStep: `Look at the ${what} in the admin portal` }
   }
-  const conditions = violated.map((property) => CONDITIONS[property] ?? property)
+  const conditions = violated.map((property) => Object.hasOwn(CONDITIONS, property) ? CONDITIONS[property] : property)
   return conditions.length === 0 ? known : { ...known, means: `${known.means}: ${conditions.join(", ")}` }
 }

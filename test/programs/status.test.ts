@@ -124,6 +124,17 @@ describe("status screen", () => {
     Compare the conditions of`
     )
   })
+  it.each(["constructor", "__proto__", "toString", "", "of tomorrow"])(
+    "takes the portal's word %j for a reason or a condition for what it is",
+    (word) => {
+      const of = (reason: string, violated: ReadonlyArray<string>) => {
+        const refusal = { reason, violated, ageMillis: 0 }
+        return statusLines(report({ resources: [{ ...report().resources[0]!, refusal }] }), plain).join("\n")
+      }
+      assert.include(of(word, []), `0 s ago: ${word}, which this version does not know\n    Look at the resource in`)
+      assert.include(of("forbidden", [word]), `the conditions of no policy are met: ${word}`)
+    }
+  )
   it("shows device pools, those first with which something was tried, and devices apart from gateways", () => {
     const [gateway] = tunnelStatus().peers
     const device = (n: number, more: object = {}) => ({

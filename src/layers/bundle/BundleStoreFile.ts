@@ -7,6 +7,7 @@ import { BundleNotWritten, BundleStore, type LogLimits, type LogTail } from "../
 
 const reason = (cause: unknown): string => cause instanceof Error ? cause.message : String(cause)
 const codeOf = (cause: unknown): string | undefined => (cause as NodeJS.ErrnoException).code
+const { O_NOFOLLOW = 0, O_NONBLOCK = 0, O_RDONLY } = fs.constants // the first two are not on Windows
 const EXISTS = "it is there already; choose another name, or --force"
 
 const attempt = <A>(file: string, call: () => A): Effect.Effect<A, BundleNotWritten> =>
@@ -17,9 +18,12 @@ const attempt = <A>(file: string, call: () => A): Effect.Effect<A, BundleNotWrit
 
 /** From its last whole line on that fits. */
 const tail = (file: string, limit: number): { readonly text: string; readonly size: number } => {
-  const fd = fs.openSync(file, fs.constants.O_RDONLY | (fs.constants.O_NOFOLLOW ?? 0)) // none on Windows
+  // A pipe that has taken the file's place must not make us wait.
+  const fd = fs.openSync(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
   try {
-    const { size } = fs.fstatSync(fd)
+    const stat = fs.fstatSync(fd)
+    if (!stat.isFile()) throw new Error("it is no file")
+    const { size } = stat
     const bytes = Buffer.alloc(Math.min(size, limit))
     const length = fs.readSync(fd, bytes, 0, bytes.length, size - bytes.length)
     const read = bytes.subarray(0, length)

@@ -32,7 +32,7 @@ export class IceConnection extends Connection {
   readonly #waiting: Array<Uint8Array> = []
   #disconnectedSince: number | undefined
   #lastInitiation = Number.NEGATIVE_INFINITY
-  /** The base whose candidates were withdrawn and are to be announced again, and when. */
+  /** The base whose candidates are withdrawn and to be announced again, and when. */
   #renewed: SocketAddress | undefined
   #announceAt = Number.POSITIVE_INFINITY
 
@@ -85,14 +85,16 @@ export class IceConnection extends Connection {
    */
   override renewal(now: number): CandidateRenewal | undefined {
     const left = this.agent.takeLeftSilentPair()
-    if (left !== undefined) {
-      this.#renewed = left
-      this.#announceAt = now + RENEWAL_PAUSE
-      return { withdrawn: this.agent.withdrawals(left), announced: [] }
+    const renewed = this.#renewed
+    if (left === undefined && (renewed === undefined || now < this.#announceAt)) return undefined
+    // One that is left while another is still to be announced must not take its place.
+    const isOver = renewed !== undefined && renewed.text !== left?.text
+    this.#renewed = left
+    this.#announceAt = left === undefined ? Number.POSITIVE_INFINITY : now + RENEWAL_PAUSE
+    return {
+      withdrawn: left === undefined ? [] : this.agent.withdrawals(left),
+      announced: isOver ? this.agent.announcements(renewed) : []
     }
-    if (now < this.#announceAt) return undefined
-    this.#announceAt = Number.POSITIVE_INFINITY
-    return { withdrawn: [], announced: this.agent.announcements(this.#renewed) }
   }
 
   handleHandshake(type: MessageType, _arrival: Arrival, message: Uint8Array, now: number): boolean {

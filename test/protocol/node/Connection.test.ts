@@ -7,7 +7,7 @@ import {
   writeCheckSuccess
 } from "../../../src/protocol/ice/checkMessage.ts"
 import { ConnectionTable } from "../../../src/protocol/node/ConnectionTable.ts"
-import { IceConnection } from "../../../src/protocol/node/IceConnection.ts"
+import { IceConnection, RENEWAL_PAUSE } from "../../../src/protocol/node/IceConnection.ts"
 import type { ConnectionRequest } from "../../../src/protocol/node/types.ts"
 import { at, crypto, hostText, peer, reflexiveText, request, socket, TunnelDouble } from "./support.ts"
 
@@ -337,5 +337,34 @@ describe("the status", () => {
     answer(500)
     connection.update(500)
     assert.strictEqual(connection.status(500).path?.kind, "relayed-by-us")
+  })
+})
+
+describe("a pair that went silent", () => {
+  it("has the candidates of its base withdrawn and announced again, also if another one follows at once", () => {
+    const { agent, connection } = setUp()
+    const relayed = at("198.51.100.7:50000")
+    connection.addLocalCandidate({ kind: "relay", address: relayed, local: socket })
+    const left: Array<typeof socket> = []
+    agent.takeLeftSilentPair = () => left.shift()
+    const of = (base: typeof socket) => ({ withdrawn: agent.withdrawals(base), announced: agent.announcements(base) })
+    const [host, relay] = [of(socket), of(relayed)]
+    assert.notDeepEqual(host, relay)
+    assert.isUndefined(connection.renewal(0))
+
+    left.push(socket)
+    assert.deepStrictEqual(connection.renewal(0), { withdrawn: host.withdrawn, announced: [] })
+    assert.isUndefined(connection.renewal(RENEWAL_PAUSE - 1))
+    assert.deepStrictEqual(connection.renewal(RENEWAL_PAUSE), { withdrawn: [], announced: host.announced })
+    assert.isUndefined(connection.renewal(RENEWAL_PAUSE))
+
+    left.push(socket)
+    connection.renewal(1000)
+    left.push(relayed)
+    assert.deepStrictEqual(connection.renewal(1010), { withdrawn: relay.withdrawn, announced: host.announced })
+    left.push(relayed)
+    assert.deepStrictEqual(connection.renewal(1020), { withdrawn: relay.withdrawn, announced: [] })
+    assert.isUndefined(connection.renewal(1020 + RENEWAL_PAUSE - 1))
+    assert.deepStrictEqual(connection.renewal(1020 + RENEWAL_PAUSE), { withdrawn: [], announced: relay.announced })
   })
 })

@@ -34,7 +34,7 @@ const groups: ReadonlyArray<
   },
   {
     name: "what it keeps to itself",
-    needs: needing("strace", "script", "setpriv"),
+    needs: needing("strace", "script", "setpriv", "perl"),
     scenarios: ["secrets", "gui-hostile"]
   },
   { name: "what it finds wrong", needs: needing("dnsmasq"), scenarios: ["doctor"] },

@@ -15,7 +15,15 @@ import { CONNECT_BOUND } from "./paths.ts"
 const GROUP = "64321"
 const STRANGER = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 const MEMBER = ["setpriv", "--reuid=65534", `--regid=${GROUP}`, "--clear-groups"]
-const CURL = ["curl", "-sS", "-m", "5", "--unix-socket", SOCKET, "http://localhost/"]
+/** A program that is not the GUI: says whether it may connect, and how much it then hears until it is sent away. */
+const LISTEN = [
+  "perl",
+  "-MSocket",
+  "-e",
+  `socket(S, AF_UNIX, SOCK_STREAM, 0); connect(S, sockaddr_un($ARGV[0])) or die "$!\n";
+   alarm 5; $n = 0; while ($read = sysread(S, $bytes, 4096)) { $n += $read } print "heard $n bytes"`,
+  SOCKET
+]
 const CONNECTIONS = 1000
 const ATTACK_MILLIS = 4000
 /** Of a ping every tenth of a second, while the attacker has one of two processors to himself. */
@@ -86,17 +94,17 @@ const run = (lab: Lab, recorder: Recorder): Effect.Effect<void, LabError, Scope.
     yield* recorder.check("TUN up", found !== undefined, found?.join(" and ") ?? service.log().slice(-1500))
     yield* connect(lab, recorder, addresses.resource4, CONNECT_BOUND)
 
-    const stranger = yield* topology.run("client", [...STRANGER, ...CURL])
+    const stranger = yield* topology.run("client", [...STRANGER, ...LISTEN])
     yield* recorder.check(
       "another user",
-      stranger.code === 7 && stranger.stdout === "",
-      `is refused by the kernel: ${stranger.stderr.trim()}`
+      stranger.code !== 0 && stranger.stderr.trim() === "Permission denied",
+      `is refused by the kernel: ${stranger.stderr.trim()}${stranger.stdout}`
     )
-    const member = yield* topology.run("client", [...MEMBER, ...CURL])
+    const member = yield* topology.run("client", [...MEMBER, ...LISTEN])
     yield* recorder.check(
       "another program of the group's",
-      member.code !== 0 && member.code !== 7 && member.stdout === "",
-      `is sent away without a word: ${member.stderr.trim()}`
+      member.code === 0 && member.stdout === "heard 0 bytes",
+      `may connect, and is sent away without a word: ${member.stdout}${member.stderr.trim()}`
     )
 
     const heartbeat = yield* startHeartbeat(lab, addresses.resource4)

@@ -173,6 +173,8 @@ const make = Effect.gen(function*() {
     let reader: TunReader | undefined
     let watch: Watch | undefined
     let reading = true
+    /** A device can always be written to: what has been read already gets its turn by that. */
+    const wantTurns = (): void => watch?.setWritable(reading && reader?.holdsPackets === true)
 
     const start = Effect.fn("Tun.start")(function*(handlers: TunHandlers) {
       // The watch ends with whichever ends first: the caller's scope, the device's, or the device itself.
@@ -182,7 +184,10 @@ const make = Effect.gen(function*() {
         onGone(code)
         Runtime.runFork(runtime)(Scope.close(watching, Exit.void))
       })
-      watch = yield* poller.watch(fd, () => started.drain()).pipe(
+      watch = yield* poller.watch(fd, () => {
+        started.drain()
+        wantTurns()
+      }).pipe(
         Effect.mapError((cause) => new TunFailed({ step: `watch ${name}`, cause })),
         Scope.extend(watching)
       )
@@ -206,6 +211,7 @@ const make = Effect.gen(function*() {
         reading = wanted
         reader?.setPaused(!wanted)
         watch?.setReadable(wanted)
+        wantTurns()
       },
       write: (bytes, offset, length) => writer.write(bytes, offset, length),
       flush: () => writer.flush(),

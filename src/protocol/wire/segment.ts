@@ -35,9 +35,9 @@ export const isFragment = (bytes: Uint8Array, at: number, length: number): boole
       ((bytes[at + 42] as number) | ((bytes[at + 43] as number) & 0xf9)) !== 0
 
 /**
- * Cuts the packet `bytes[at, at + length)` in place: packet i ends up complete, checksums included, at `at + i * stride`.
- * Needs `MAX_SEGMENTS * stride` bytes from `at`; between the packets is rubbish. Returns why it cannot be cut, and has
- * changed nothing then. `hdr_len` of the virtio header is not trusted, hence not a parameter.
+ * Cuts the packet `bytes[at, at + length)`: packet i ends up complete, checksums included, at `to + i * stride`, which is
+ * somewhere else in `bytes` and has room for `MAX_SEGMENTS`. The headers of the packet itself are changed. Returns why it
+ * cannot be cut, and has changed nothing then. `hdr_len` of the virtio header is not trusted, hence not a parameter.
  */
 export const segment = (
   bytes: Uint8Array,
@@ -46,6 +46,7 @@ export const segment = (
   gsoType: number,
   gsoSize: number,
   maxPacket: number,
+  to: number,
   stride: number,
   out: Segments
 ): SegmentProblem | undefined => {
@@ -96,16 +97,13 @@ export const segment = (
   const addresses = version === 4 ? sumBytesPlain(bytes, at + 12, 8) : sumBytesPlain(bytes, at + 8, 32)
   const l4Sum = sumBytesPlain(bytes, l4, l4Length, addresses + protocol)
 
-  // Back to front: a slot is wider than a segment, so no segment is written over one that has not moved yet.
-  for (let i = count - 1; i >= 0; i--) {
-    const packet = at + i * stride
+  for (let i = 0; i < count; i++) {
+    const packet = to + i * stride
     const isLast = i === count - 1
     const size = isLast ? payload - i * gsoSize : gsoSize
-    if (i > 0) {
-      const from = at + headers + i * gsoSize
-      bytes.copyWithin(packet + headers, from, from + size)
-      bytes.copyWithin(packet, at, at + headers)
-    }
+    const from = at + headers + i * gsoSize
+    bytes.copyWithin(packet + headers, from, from + size)
+    bytes.copyWithin(packet, at, at + headers)
     const total = headers + size
     if (version === 4) {
       const id = (firstId + i) & 0xffff

@@ -192,6 +192,79 @@ describe("TunReader", () => {
     for (let i = 0; i < 3; i++) pair.send(train)
     reader.drain()
     assert.deepStrictEqual(batches.map(({ length }) => length), [200, 200])
+    // The device is empty, and will not tell of the third.
+    assert.isTrue(reader.holdsPackets)
+    reader.drain()
+    assert.deepStrictEqual(batches.map(({ length }) => length), [200, 200, 200])
+    assert.isFalse(reader.holdsPackets)
+  })
+
+  it("lets packets of other flows overtake trains, and no packet one of its own flow", () => {
+    const bulk = { version: 4, protocol: "udp", sourcePort: 1000 } as const
+    const train = framed(buildPacket({ ...bulk, payload: payload(3000) }), { type: GSO_UDP_L4, size: 1000 })
+    const tail = buildPacket({ ...bulk, payload: payload(7) })
+    const other = buildPacket({ ...bulk, sourcePort: 1001, payload: payload(8) })
+    for (const bytes of [train, framed(tail), train, framed(other), framed(tail)]) pair.send(bytes)
+    reader.drain()
+    const lengths = packets().map(({ length }) => length - 28)
+    assert.deepStrictEqual(lengths, [8, 1000, 1000, 1000, 7, 1000, 1000, 1000, 7])
+  })
+
+  it("keeps the order of every flow, whatever comes in whatever order, and loses nothing", () => {
+    const ports = [1, 2, 3, 4]
+    FastCheck.assert(
+      FastCheck.property(
+        FastCheck.array(
+          FastCheck.record({
+            sourcePort: FastCheck.constantFrom(...ports),
+            count: FastCheck.integer({ min: 1, max: 90 }),
+            isTrain: FastCheck.boolean(),
+            drainFirst: FastCheck.integer({ min: 0, max: 9 })
+          }),
+          { maxLength: 150 }
+        ),
+        (steps) => {
+          batches.length = 0
+          const next = new Map(ports.map((port) => [port, 0]))
+          const numbers = (port: number, count: number): Uint8Array => {
+            const from = next.get(port) as number
+            next.set(port, from + count)
+            const bytes = new DataView(new ArrayBuffer(4 * count))
+            for (let i = 0; i < count; i++) bytes.setUint32(4 * i, from + i)
+            return new Uint8Array(bytes.buffer)
+          }
+          for (const { count, drainFirst, isTrain, sourcePort } of steps) {
+            if (drainFirst === 0) reader.drain()
+            const packet = buildPacket({
+              version: 4,
+              protocol: "udp",
+              sourcePort,
+              payload: numbers(sourcePort, isTrain ? count : 1)
+            })
+            pair.send(framed(packet, isTrain ? { type: GSO_UDP_L4, size: 4 } : {}))
+          }
+          for (let i = 0; i < 100; i++) reader.drain()
+          assert.isFalse(reader.holdsPackets)
+          const seen = new Map<number, Array<number>>(ports.map((port) => [port, []]))
+          for (const bytes of packets()) {
+            const view = new DataView(bytes.buffer, bytes.byteOffset)
+            seen.get(view.getUint16(20))?.push(view.getUint32(28))
+          }
+          for (const port of ports) {
+            assert.deepStrictEqual(seen.get(port), Array.from({ length: next.get(port) as number }, (_, i) => i))
+          }
+        }
+      ),
+      { numRuns: 100 }
+    )
+    assert.deepStrictEqual(drops.snapshot(), {})
+  })
+
+  it("hands on a train in every turn, however many packets would overtake it", () => {
+    pair.send(framed(udp(3000), { type: GSO_UDP_L4, size: 1000 }))
+    for (let i = 0; i < 150; i++) pair.send(framed(udp(4, { sourcePort: 2000 + i % 9 })))
+    reader.drain()
+    assert.include(packets().map(({ length }) => length), 1028)
   })
 
   it("leaves what it has not read while it is paused, and loses nothing of what it has", () => {

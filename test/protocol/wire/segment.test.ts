@@ -9,18 +9,19 @@ const MAX_PACKET = 1280
 
 /** Cuts a copy of `large` as the TUN reader does, and returns the segments or the problem. */
 const cut = (large: Uint8Array, gsoType: number, gsoSize: number): ReadonlyArray<Uint8Array> | string => {
-  const arena = new Uint8Array(STRIDE * (MAX_SEGMENTS + 1)).fill(0xa5)
-  const at = 64
+  const to = 64
+  const at = to + STRIDE * MAX_SEGMENTS
+  const arena = new Uint8Array(at + large.length).fill(0xa5)
   arena.set(large, at)
   const out: Segments = { count: 0, length: 0, lastLength: 0 }
-  const problem = segment(arena, at, large.length, gsoType, gsoSize, MAX_PACKET, STRIDE, out)
+  const problem = segment(arena, at, large.length, gsoType, gsoSize, MAX_PACKET, to, STRIDE, out)
   if (problem !== undefined) {
     expect(arena.subarray(at, at + large.length)).toEqual(large) // untouched
     return problem
   }
   return Array.from({ length: out.count }, (_, i) => {
     const length = i === out.count - 1 ? out.lastLength : out.length
-    return arena.slice(at + i * STRIDE, at + i * STRIDE + length)
+    return arena.slice(to + i * STRIDE, to + i * STRIDE + length)
   })
 }
 

@@ -14,6 +14,9 @@ import type { RelayConfig, RelayState } from "./relay/relayProcess.ts"
 import { eventually } from "./scenario.ts"
 import { addresses, type HostName, type Topology } from "./topology.ts"
 
+/** How the packages start Node. */
+export const NODE: ReadonlyArray<string> = [process.execPath, "--v8-pool-size=1"]
+
 /** The roles whose host `lab up --without` leaves empty, for a reference program in its place. */
 export const roles = ["client", "gateway", "relay"] as const
 export type Role = (typeof roles)[number]
@@ -175,7 +178,7 @@ export const emulator = <State>(
   Effect.map(Effect.scope, (scope) => {
     const control = path.join(topology.folder, `${name}.sock`)
     const argv = [
-      ...[process.execPath, executable, "lab", "serve", role],
+      ...[...NODE, executable, "lab", "serve", role],
       JSON.stringify({ ...config, control })
     ]
     let daemon: Daemon | undefined
@@ -319,7 +322,7 @@ export const start = (
       })
     }
     const clientArgv = ({ args = [], dnsControl }: ClientOptions): ReadonlyArray<string> => [
-      ...[process.execPath, executable],
+      ...[...NODE, executable],
       ...clientArguments(topology, dnsControl),
       ...args
     ]
@@ -336,13 +339,13 @@ export const start = (
       startClientBeside: topology.daemon(
         "client",
         "client2",
-        [process.execPath, executable, ...clientArguments(topology, undefined, "client2"), "--tun-name", "tun-two"],
+        [...NODE, executable, ...clientArguments(topology, undefined, "client2"), "--tun-name", "tun-two"],
         otherClientEnvironment
       ),
       startOtherClient: topology.daemon(
         "gw2",
         "client2",
-        [process.execPath, executable, ...clientArguments(topology, undefined, "client2")],
+        [...NODE, executable, ...clientArguments(topology, undefined, "client2")],
         otherClientEnvironment
       ),
       runClient: (options = {}) =>

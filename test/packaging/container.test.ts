@@ -40,6 +40,11 @@ describe("the entry script", () => {
   const enter = (env: Readonly<Record<string, string>>, ...args: ReadonlyArray<string>) =>
     execFileSync("sh", [entry, ...args], { encoding: "utf8", env: { PATH: `${bin}:/usr/bin:/bin`, ...env } })
 
+  it("starts a program that runs Node as the lab does", () => {
+    const program = fs.readFileSync(path.join(root, "packaging/container/firezone-headless-client"), "utf8")
+    expect(program).toContain(`\nexec ${["node", ...services.NODE.slice(1)].join(" ")} /usr/lib/`)
+  })
+
   it("takes the token from a file that FIREZONE_TOKEN names, else as it is", () => {
     const file = path.join(folder, "a token")
     fs.writeFileSync(file, ".secret\n")

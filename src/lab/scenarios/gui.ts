@@ -7,7 +7,7 @@ import type { GuiState } from "../gui/guiProcess.ts"
 import type { LabError } from "../LabError.ts"
 import type { Daemon } from "../processes.ts"
 import { eventually, type Recorder, type Scenario } from "../scenario.ts"
-import { clientEnvironment, type Emulator, emulator, ids, type Lab, tokens } from "../services.ts"
+import { clientEnvironment, type Emulator, emulator, ids, type Lab, NODE, tokens } from "../services.ts"
 import { addresses } from "../topology.ts"
 import { connect, fetchPage, noViolations, TUN, tunAddresses } from "./checks.ts"
 import { CONNECT_BOUND } from "./paths.ts"
@@ -29,7 +29,7 @@ const serviceOf = (
 ): Effect.Effect<Daemon, LabError, Scope.Scope> => {
   const { FIREZONE_TOKEN: _, ...environment } = clientEnvironment
   return lab.topology.daemon("client", name, [
-    ...[process.execPath, ...options, path.join(path.dirname(executable()), "firezone-client-tunnel.js")],
+    ...[...NODE, ...options, path.join(path.dirname(executable()), "firezone-client-tunnel.js")],
     ...["--dns-control", "etc-resolv-conf", "--log-dir", path.join(lab.topology.folder, "service-logs")],
     ...["--state-dir", path.join(lab.topology.folder, "service-state")],
     // The GUI is a script: what runs is Node.

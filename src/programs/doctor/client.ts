@@ -48,12 +48,14 @@ const running = (session: Session): Effect.Effect<Finding, never, ClientConfig> 
   })
 
 const OUR_SCRIPT = /(^|\/)firezone-headless-client(\.js)?$/
+const isNoOption = (word: string): boolean => !word.startsWith("--")
 const COMMANDS: ReadonlySet<string> = new Set((commandLine.commands ?? []).map(({ name }) => name))
 
 /** The vendor's, by their names, and ours, however Node was told to run it; not one that only looks, such as `status`. */
 const isClient = ({ isElsewhere, name, words }: ProcessFacts): boolean =>
   !isElsewhere && !words.some((word) => COMMANDS.has(word)) &&
-  (name.startsWith("firezone") || words.slice(0, 2).some((word) => OUR_SCRIPT.test(word)))
+  (name.startsWith("firezone") ||
+    [words[0], words.slice(1).find(isNoOption)].some((word) => OUR_SCRIPT.test(word ?? "")))
 
 const others = (session: Session): Effect.Effect<Finding, never, Processes> =>
   Effect.gen(function*() {

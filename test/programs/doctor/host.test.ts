@@ -164,7 +164,9 @@ describe("doctor: the client", () => {
       assert.match(yield* check("other-clients", { host, session: { _tag: "Hidden" } }), /^skipped: process 42.*sudo/)
       const script = "/opt/fz/dist/bin/firezone-headless-client.js"
       const fromSource = (double: HostDoubles) =>
-        void (double.processes = [processNamed("node", 43, ["/usr/bin/node", script, "--tun-name", "fz2"])])
+        void (double.processes = [
+          processNamed("node", 43, ["/usr/bin/node", "--v8-pool-size=1", script, "--tun-name", "fz2"])
+        ])
       assert.match(yield* check("other-clients", { host: fromSource }), /^warning: process 43 \(node\)/)
       const harmless = (double: HostDoubles) =>
         void (double.processes = [

@@ -53,6 +53,7 @@ export type SidePath = "direct" | "relayed"
 export const pathSettings = (path: SidePath): ReadonlyArray<string> => [
   "client, NAT router, bridge, NAT router, gateway and resource are namespaces of this machine, joined by veth (MTU 1500)",
   "inner MTU 1280 of both tunnels, 1500 of no tunnel; outside IPv4 alone; all processes share the cores",
+  `client and gateway are started as packages start them: ${["node", ...services.NODE.slice(1)].join(" ")}`,
   path === "direct"
     ? "direct path, both tunnels through the same two NAT routers"
     : "relayed: this client by channels of coturn, wireguard-go through socat (UDP4-LISTEN to UDP4), which are on one host"

@@ -20,27 +20,38 @@ const CLEAN_UP = "dns-cleanup"
 
 const help = `${NAME} ${version}
 
-Runs the tunnel for a GUI of the same machine, which connects to ${SOCKET}.
+Runs the tunnel for a GUI of the same machine, which connects to
+${SOCKET}.
 
 USAGE
-  ${NAME} [OPTIONS] run                as a service, in the foreground
-  ${NAME} [OPTIONS] run-interactive    the same in a terminal, until Ctrl+C
-  ${NAME} dns-cleanup                  takes back what a service that died has left of its DNS settings
+  ${NAME} [OPTIONS] run
+        as a service, in the foreground
+  ${NAME} [OPTIONS] run-interactive
+        the same in a terminal, until Ctrl+C
+  ${NAME} dns-cleanup
+        takes back what a service that died has left of its DNS settings
 
-OPTIONS
-      --dns-control METHOD           FIREZONE_DNS_CONTROL: auto (default), systemd-resolved, etc-resolv-conf or disabled
-  -l, --log-dir FOLDER               LOG_DIR: where log files go; ${LOG_DIR} if not given
-  -m, --max-partition-time DURATION  MAX_PARTITION_TIME: how long a lost portal is looked for, such as 5m, 1h 30m or 30d;
-                                     30d if not given
-      --metrics-address ADDRESS      FIREZONE_METRICS_ADDRESS: show metrics to Prometheus while there is a tunnel, on
-                                     127.0.0.1:9090, [::1]:9090 or unix:/PATH
-      --metrics-allow-remote         FIREZONE_METRICS_ALLOW_REMOTE: on addresses that other machines can reach, too
-      --otlp-endpoint URL            OTEL_EXPORTER_OTLP_ENDPOINT: send metrics to this receiver by OTLP over HTTP
-  -h, --help                         this text
-  -V, --version                      the version
+OPTIONS, and the variables for them
+      --dns-control METHOD    FIREZONE_DNS_CONTROL
+        how the system is pointed at the client's DNS: auto, systemd-resolved,
+        etc-resolv-conf or disabled [auto]
+  -l, --log-dir FOLDER        LOG_DIR
+        where log files go [${LOG_DIR}]
+  -m, --max-partition-time DURATION    MAX_PARTITION_TIME
+        how long a lost portal is looked for, such as 5m, 1h 30m or 30d [30d]
+      --metrics-address ADDRESS        FIREZONE_METRICS_ADDRESS
+        show metrics to Prometheus while there is a tunnel, on 127.0.0.1:9090,
+        [::1]:9090 or unix:/PATH
+      --metrics-allow-remote           FIREZONE_METRICS_ALLOW_REMOTE
+        on addresses that other machines can reach, too
+      --otlp-endpoint URL              OTEL_EXPORTER_OTLP_ENDPOINT
+        send metrics to this receiver by OTLP over HTTP
+  -h, --help                  this text
+  -V, --version               the version
 
-The level of the log is that of RUST_LOG, else the one that was set in the GUI, else info. It needs root. Only members of the
-group firezone-client may connect, and of their programs only the GUI.
+The level of the log is that of RUST_LOG, else the one that was set in the GUI,
+else info. It needs root. Only members of the group firezone-client may connect,
+and of their programs only the GUI.
 `
 
 /** The hidden ones are for tests, and for packages that put the GUI elsewhere. */

@@ -27,7 +27,9 @@ export const start = (options: CoturnOptions): Effect.Effect<void, never, Scope.
     const database = path.join(directory, "turndb")
     // A user name with a colon cannot be given on the command line of the server.
     for (const { password, username } of options.users) {
-      run("turnadmin", "-a", "-u", username, "-r", "firezone", "-p", password, "-b", database)
+      const said = run("turnadmin", "-a", "-u", username, "-r", "firezone", "-p", password, "-b", database)
+      // Each call leaves a file where the system keeps its logs.
+      for (const [, file = ""] of said.matchAll(/log file opened: (\S+)/g)) fs.rmSync(file, { force: true })
     }
     const { isRunning, output } = yield* daemon([
       "turnserver",

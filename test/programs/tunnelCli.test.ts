@@ -48,6 +48,7 @@ describe("firezone-client-tunnel", () => {
           const option of ["--dns-control", "--log-dir", "--max-partition-time", "--metrics-address", "--otlp-endpoint"]
         ) assert.include(stdout, option)
         assert.notInclude(stdout, "--gui-path")
+        assert.isAtMost(Math.max(...stdout.split("\n").map((line) => line.length)), 80)
       }
       const { code, stdout } = yield* runToEnd(["--version"])
       assert.strictEqual(code, 0)

@@ -1,11 +1,12 @@
 /** The client itself: whether it runs, as what, with which token and files. */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as path from "node:path"
 import { failed, type Finding, ok, skipped, warning } from "../../model/doctor.ts"
 import { ClientConfig } from "../../services/ClientConfig.ts"
 import { HostCommands } from "../../services/HostCommands.ts"
-import { HostFiles } from "../../services/HostFiles.ts"
+import { type FileFacts, HostFiles } from "../../services/HostFiles.ts"
 import { Processes, type ProcessFacts } from "../../services/Processes.ts"
 import { TokenStore } from "../../services/TokenStore.ts"
 import { commandLine } from "../completions/commandLine.ts"
@@ -118,6 +119,10 @@ const service: Effect.Effect<Finding, never, HostCommands | HostFiles> = Effect.
 
 const octal = (mode: number): string => `0${(mode & 0o777).toString(8)}`
 
+/** Whether others than root may replace a file of root's in this folder. */
+const maySwapFiles = ({ gid, mode, uid }: FileFacts): boolean =>
+  uid !== 0 || (mode & 0o1000) === 0 && ((mode & 0o002) !== 0 || (mode & 0o020) !== 0 && gid !== 0)
+
 /** When it was written; never what is in it. */
 const token = (session: Session, uid: number, fromVariable: boolean) =>
   Effect.gen(function*() {
@@ -139,6 +144,16 @@ const token = (session: Session, uid: number, fromVariable: boolean) =>
     if (fromVariable) return ok("in the variable FIREZONE_TOKEN; the file is not used")
     if (facts._tag === "Left" || facts.right === undefined) return ok(tokenPath)
     const { mode, modifiedAt } = facts.right
+    const folder = path.dirname(tokenPath)
+    const place = Either.getOrUndefined(yield* Effect.either(files.look(folder)))
+    if (place?.kind === "folder" && maySwapFiles(place)) {
+      return warning(
+        `others than root may put another token in its place: ${folder} (owner ${place.uid}:${place.gid}, mode ${
+          octal(place.mode)
+        })`,
+        `chown root:root ${folder} && chmod go-w ${folder}`
+      )
+    }
     const age = (yield* Clock.currentTimeMillis) - modifiedAt
     return age < 0
       ? warning(

@@ -114,7 +114,7 @@ export const accessStage = (
   }
   if (!report.signedIn) {
     return stage("access", "failed", "the portal is out of reach, so nobody can grant it", {
-      nextStep: "See why with: firezone-headless-client status"
+      nextStep: "See why with: firezone-headless-client doctor"
     })
   }
   const before = refusal === undefined || explained === undefined

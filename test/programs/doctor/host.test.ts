@@ -93,6 +93,19 @@ describe("doctor: the client", () => {
         yield* check("token", { host: stored }),
         "ok: /etc/fz/token, root's alone (mode 0600), written 9 d ago"
       )
+      const inFolder = (folder: object) => (host: HostDoubles) => {
+        stored(host)
+        host.files.set("/etc/fz", { kind: "folder", mode: 0o755, ...folder })
+      }
+      for (const folder of [{}, { mode: 0o775 }, { mode: 0o1777 }]) {
+        assert.match(yield* check("token", { host: inFolder(folder) }), /^ok/)
+      }
+      for (const folder of [{ mode: 0o777 }, { mode: 0o775, gid: 5 }, { uid: 1000 }, { mode: 0o1777, uid: 1000 }]) {
+        assert.match(
+          yield* check("token", { host: inFolder(folder) }),
+          /^warning: others than root may put another token in its place: \/etc\/fz .* -> chown root:root \/etc\/fz && chmod go-w/
+        )
+      }
       assert.match(yield* check("token", { hasTokenVariable: true }), /^ok: in the variable FIREZONE_TOKEN/)
       const future = (host: HostDoubles) => void host.files.set("/etc/fz/token", { modifiedAt: 11 * 86_400_000 })
       assert.match(yield* check("token", { host: future }), /^warning: .*in the future: 1970-01-12/)

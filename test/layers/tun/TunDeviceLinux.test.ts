@@ -170,6 +170,38 @@ describeWith({ root: true, programs: ["ip", "ping"] }, "TunDeviceLinux", () => {
       assert.deepStrictEqual(tun.stats().dropped, {})
     }).pipe(Effect.provide(deviceLayer)))
 
+  for (const [name, layer] of [["libuv", deviceLayer], ["poll(2)", deviceOver(ReadinessPollerAsync.layer)]] as const) {
+    it.scopedLive(`goes on with what it has read ahead when nothing more comes, and after a pause (${name})`, () =>
+      Effect.gen(function*() {
+        const tun = yield* openTun
+        yield* tun.configure(config("10.9.0.0/16"))
+        let read = 0
+        let batches = 0
+        yield* tun.start({
+          onPacket: (buffer, offset) => {
+            if (buffer[offset + 22] === PORT >>> 8 && buffer[offset + 23] === (PORT & 0xff)) read += 1
+          },
+          onBatchEnd: () => {
+            batches += 1
+            if (batches === 1) tun.setReading(false)
+          }
+        })
+        const fd = yield* Effect.acquireRelease(
+          openSocket(AF_INET, SOCK_DGRAM),
+          (fd) => Effect.sync(() => closeSocket(fd))
+        )
+        yield* setOption(fd, SOL_UDP, UDP_SEGMENT, 600, "UDP_SEGMENT")
+        yield* connectSocket(fd, encodeSockaddr(ipToBytes(address("10.9.0.1")), PORT))
+        // More than a turn's worth, and all of it there before the first turn ends.
+        for (let i = 0; i < 20; i++) yield* sendDatagram(fd, new Uint8Array(36_000))
+        yield* waitFor("the first batch", () => batches > 0)
+        assert.isBelow(read, 1200)
+        tun.setReading(true)
+        yield* waitFor("the others", () => read === 1200)
+        assert.deepStrictEqual(tun.stats().dropped, {})
+      }).pipe(Effect.provide(layer)))
+  }
+
   it.scopedLive("is read just as well where libuv cannot watch it", () =>
     Effect.gen(function*() {
       const tun = yield* openTun

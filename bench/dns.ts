@@ -3,6 +3,8 @@
  * dnsperf, resolver and routers share this machine's cores.
  */
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as path from "node:path"
@@ -22,7 +24,10 @@ const OUTSTANDING = 100
 /** Where latency and processor time are looked at. */
 const MODERATE_RATE = 1000
 /** Until caches, pools and the heap have the size that they keep. */
-const WARM_UP_NAMES = 200_000
+const WARM_UP_NAMES = 500_000
+/** Of the names that memory is looked at over, to look at it before and after. */
+const LOOK_SHARE = 0.2
+const LOOK_MILLIS = 200
 const manyNames = ({ quick }: BenchOptions): number => quick ? 100_000 : 1_000_000
 const SENTINEL = "100.100.111.1"
 const RESOURCE = "www.corp.test"
@@ -49,6 +54,17 @@ const flatOut = (network: topology.Topology, server: string, file: string, until
       lost: numberIn(text, "Queries lost")
     })
   )
+
+/** The least that a process has in memory meanwhile, in MiB: it goes up and down with V8's collections. */
+const lowestMemory = <A, E, R>(pid: number, effect: Effect.Effect<A, E, R>): Effect.Effect<number, E, R> =>
+  Effect.gen(function*() {
+    let lowest = Number.POSITIVE_INFINITY
+    const look = Effect.sync(() => void (lowest = Math.min(lowest, memoryOf(pid))))
+    const looking = yield* Effect.fork(Effect.repeat(look, Schedule.spaced(LOOK_MILLIS)))
+    yield* effect
+    yield* Fiber.interrupt(looking)
+    return lowest
+  })
 
 /** Microseconds, of the queries that were answered. */
 const latencies = (network: topology.Topology, server: string, file: string) =>
@@ -87,7 +103,7 @@ export const settings = (options: BenchOptions): ReadonlyArray<string> => [
   "client, two NAT routers, bridge, resolver (unbound, which answers every name by itself) and dnsperf share the cores",
   `dnsperf, ${OUTSTANDING} queries outstanding; forwarded: ${
     manyNames(options)
-  } names asked once each, after ${WARM_UP_NAMES} others; answered locally: one name of a DNS resource, ${SECONDS} s`,
+  } names asked once each, after ${WARM_UP_NAMES} others, memory the lowest before and after; answered locally: one name of a DNS resource, ${SECONDS} s`,
   `latencies: ${MODERATE_RATE} queries/s for ${SECONDS} s`,
   "one round"
 ]
@@ -127,12 +143,16 @@ const measure = (many: number) =>
 
     const straight = yield* flatOut(network, dns4, fresh(many), ["-l", String(SECONDS)])
     yield* flatOut(network, SENTINEL, fresh(WARM_UP_NAMES), ["-n", "1"])
-    const memory = memoryOf(client.pid)
+    const memory = lowestMemory(
+      client.pid,
+      Effect.suspend(() => flatOut(network, SENTINEL, fresh(many * LOOK_SHARE), ["-n", "1"]))
+    )
+    const before = yield* memory
     const [forwarded, forwardingCores] = yield* withCores(
       client.pid,
       flatOut(network, SENTINEL, fresh(many), ["-n", "1"])
     )
-    const growth = memoryOf(client.pid) - memory
+    const growth = (yield* memory) - before
     const [answers, answeringCores] = yield* withCores(
       client.pid,
       flatOut(network, SENTINEL, local, ["-l", String(SECONDS)])

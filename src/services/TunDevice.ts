@@ -59,7 +59,7 @@ export interface Tun {
   /** Starts reading. Packets that arrive before are left in the device's queue. */
   readonly start: (handlers: TunHandlers) => Effect.Effect<void, TunFailed, Scope.Scope>
   /**
-   * Whether to read; on at first. Off leaves packets in the device's queue, where they hold up those who send them: for
+   * Whether to read; on at first. Off leaves packets where they wait, and so holds up those who send them: for
    * short times only, because it holds up everybody. May be called from the handlers, and takes effect after their batch.
    */
   readonly setReading: (wanted: boolean) => void

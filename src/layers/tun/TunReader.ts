@@ -87,7 +87,7 @@ export class TunReader {
     return this.#trains.count > 0 && !this.#stopped
   }
 
-  /** Whether to leave packets in the device's queue; safe to call from a handler. What was read is still handed on. */
+  /** Whether to leave packets where they are; safe to call from a handler. A train in whose midst it comes is still handed on. */
   setPaused(paused: boolean): void {
     this.#paused = paused
   }

@@ -151,7 +151,7 @@ const token = (session: Session, uid: number, fromVariable: boolean) =>
         `others than root may put another token in its place: ${folder} (owner ${place.uid}:${place.gid}, mode ${
           octal(place.mode)
         })`,
-        `chown root:root ${folder} && chmod go-w ${folder}`
+        "keep it in a folder that root alone may write to, such as /etc/dev.firezone.client (--token-path)"
       )
     }
     const age = (yield* Clock.currentTimeMillis) - modifiedAt
